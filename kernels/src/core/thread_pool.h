@@ -1,0 +1,63 @@
+// A small pool for fork-join loops. Work is cut into numbered tasks whose partition never depends on
+// the thread count, so results do not either. With one thread everything runs on the caller.
+#pragma once
+
+#include <atomic>
+#include <condition_variable>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+namespace covenant {
+
+// Non-owning reference to a callable `void(int64_t task)`; valid while the callable lives.
+class TaskRef {
+ public:
+  template <typename Callable>
+  TaskRef(const Callable& callable)  // NOLINT: implicit on purpose
+      : object_(&callable), call_([](const void* object, int64_t task) {
+          (*static_cast<const Callable*>(object))(task);
+        }) {}
+  void operator()(int64_t task) const { call_(object_, task); }
+
+ private:
+  const void* object_;
+  void (*call_)(const void*, int64_t);
+};
+
+// Smaller of CPU affinity and cgroup CPU quota (v1 and v2), at least 1.
+int default_thread_count();
+
+class ThreadPool {
+ public:
+  // `threads` >= 1 counts the caller. If the system refuses threads, the pool has fewer.
+  explicit ThreadPool(int threads);
+  ~ThreadPool();
+  ThreadPool(const ThreadPool&) = delete;
+  ThreadPool& operator=(const ThreadPool&) = delete;
+
+  int threads() const { return static_cast<int>(workers_.size()) + 1; }
+
+  // Runs body(0) .. body(tasks - 1), each once, and returns when all are done. Bodies must not
+  // throw and must not call run on the same pool. One caller at a time.
+  void run(int64_t tasks, TaskRef body);
+
+ private:
+  void work();
+  void drain(const TaskRef& body, int64_t tasks);
+
+  std::vector<std::thread> workers_;
+  std::mutex mutex_;
+  std::condition_variable wake_;
+  std::condition_variable done_;
+  const TaskRef* body_ = nullptr;
+  int64_t tasks_ = 0;
+  uint64_t generation_ = 0;
+  int active_ = 0;
+  bool stop_ = false;
+  std::atomic<int64_t> next_{0};
+};
+
+}  // namespace covenant
