@@ -1,0 +1,150 @@
+// Configures and builds kernels/ into kernels/build: the Node-API addon, and with --tests what ctest runs. Does nothing
+// when the sources have not changed since the last build. Runs on any Node from 18 on and without any package of ours,
+// because setting up a fresh clone starts here.
+import { spawnSync } from "node:child_process";
+import { createHash } from "node:crypto";
+import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import os from "node:os";
+import path from "node:path";
+import process from "node:process";
+import { fileURLToPath } from "node:url";
+
+const root = path.resolve(path.dirname(fileURLToPath(import.meta.url)), "..");
+const source = path.join(root, "kernels");
+
+const help = `Usage: node scripts/build-kernels.mjs [--tests] [--force] [--jobs N]
+  --tests    also build the tests that ctest runs
+  --force    build even when nothing has changed
+  --jobs N   compile at most N files at once (default: the number of processors)
+`;
+
+function fail(sentence) {
+  process.stderr.write(`${sentence}\n`);
+  process.exit(1);
+}
+
+function parseArguments(args) {
+  const options = { tests: false, force: false, jobs: os.availableParallelism?.() ?? 2 };
+  for (let at = 0; at < args.length; at++) {
+    if (args[at] === "--tests") options.tests = true;
+    else if (args[at] === "--force") options.force = true;
+    else if (args[at] === "--jobs" && /^[1-9]\d*$/.test(args[at + 1] ?? ""))
+      options.jobs = Number(args[++at]);
+    else if (args[at] === "--help") {
+      process.stdout.write(help);
+      process.exit(0);
+    } else fail(`Unknown argument ${args[at]}.\n${help}`);
+  }
+  return options;
+}
+
+const output = (command, args) => {
+  const result = spawnSync(command, args, { encoding: "utf8" });
+  return result.status === 0 ? result.stdout : undefined;
+};
+
+/** The C++20 compiler to use: the one CXX names, else the first of the usual names that compiles a C++20 program. */
+function findCompiler(scratch) {
+  const probe = path.join(scratch, "probe.cc");
+  mkdirSync(scratch, { recursive: true });
+  writeFileSync(probe, "#include <span>\n#include <bit>\nint main() { return std::popcount(0u); }\n");
+  const names = process.env.CXX ? [process.env.CXX] : ["c++", "g++", "clang++"];
+  return names.find((name) => {
+    const args = ["-std=c++20", "-fsyntax-only", probe];
+    return spawnSync(name, args, { stdio: "ignore" }).status === 0;
+  });
+}
+
+function requireTools(build) {
+  const cmake = output("cmake", ["--version"]);
+  const version = /version (\d+)\.(\d+)/.exec(cmake ?? "");
+  const cmakeOk = version && (Number(version[1]) > 3 || Number(version[2]) >= 20);
+  const ninja = output("ninja", ["--version"]) !== undefined;
+  const make = ninja || output("make", ["--version"]) !== undefined;
+  const compiler = findCompiler(path.join(build, ".probe"));
+  if (cmakeOk && make && compiler) return { ninja, compiler };
+  const missing = [
+    ...(cmakeOk ? [] : ["CMake 3.20 or newer"]),
+    ...(make ? [] : ["Ninja or make"]),
+    ...(compiler ? [] : ["a C++20 compiler"]),
+  ].join(" and ");
+  return fail(
+    `The kernels need ${missing}: on Debian or Ubuntu run "apt-get install cmake ninja-build g++", on macOS run ` +
+      `"xcode-select --install" and "brew install cmake ninja".`,
+  );
+}
+
+function* filesUnder(folder) {
+  for (const entry of readdirSync(folder, { withFileTypes: true })) {
+    const file = path.join(folder, entry.name);
+    if (entry.isDirectory()) {
+      if (file !== path.join(source, "build")) yield* filesUnder(file);
+    } else if (/\.(cc|h|inc)$|^CMakeLists\.txt$/.test(entry.name)) yield file;
+  }
+}
+
+/** Hash of everything that decides what is built. */
+function fingerprint(options) {
+  const hash = createHash("sha256");
+  hash.update(JSON.stringify([process.platform, process.arch, process.env.CXX ?? "", 1]));
+  for (const file of [...filesUnder(source)].sort()) {
+    const inTests = file.startsWith(path.join(source, "tests") + path.sep);
+    const inFuzz = file.startsWith(path.join(source, "fuzz") + path.sep);
+    if (inFuzz || (inTests && !options.tests)) continue;
+    hash.update(`${path.relative(source, file)}\0`).update(readFileSync(file)).update("\0");
+  }
+  return hash.digest("hex");
+}
+
+function readStamp(file) {
+  try {
+    return JSON.parse(readFileSync(file, "utf8"));
+  } catch {
+    return {};
+  }
+}
+
+/** Runs a build step silently; what it printed is shown only if it fails. */
+function step(command, args, failure) {
+  const result = spawnSync(command, args, { cwd: root, encoding: "utf8", maxBuffer: 64 << 20 });
+  if (result.status === 0) return;
+  process.stderr.write(`${result.stdout ?? ""}${result.stderr ?? ""}`);
+  fail(failure);
+}
+
+function main() {
+  const options = parseArguments(process.argv.slice(2));
+  const build = path.join(source, "build");
+  const addon = path.join(build, "covenant_kernels.node");
+  const stampFile = path.join(build, ".stamp.json");
+  const wanted = fingerprint(options);
+  const kind = options.tests ? "tests" : "addon";
+  const stamp = readStamp(stampFile);
+  if (!options.force && stamp[kind] === wanted && existsSync(addon)) return;
+
+  const { ninja, compiler } = requireTools(build);
+  process.stderr.write("Building the kernels (about a minute) …\n");
+  const generator = ninja ? "Ninja" : "Unix Makefiles";
+  const cache = path.join(build, "CMakeCache.txt");
+  // A build folder belongs to one generator and one place; a clone that was moved starts afresh.
+  if (existsSync(cache)) {
+    const text = readFileSync(cache, "utf8");
+    const sameGenerator = text.includes(`CMAKE_GENERATOR:INTERNAL=${generator}\n`);
+    const samePlace = text.includes(`CMAKE_HOME_DIRECTORY:INTERNAL=${source}\n`);
+    if (!sameGenerator || !samePlace) rmSync(build, { recursive: true });
+  }
+  step(
+    "cmake",
+    ["-S", source, "-B", build, "-G", generator, `-DCMAKE_CXX_COMPILER=${compiler}`],
+    "The kernels could not be configured; the messages above say why.",
+  );
+  const targets = options.tests ? [] : ["--target", "covenant_node"];
+  step(
+    "cmake",
+    ["--build", build, "--parallel", String(options.jobs), ...targets],
+    "The kernels could not be compiled; the messages above say where.",
+  );
+  writeFileSync(stampFile, JSON.stringify({ ...stamp, [kind]: wanted }));
+}
+
+main();
