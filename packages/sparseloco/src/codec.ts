@@ -1,0 +1,17 @@
+/** covenant.sparse.v1 with sign and one of two magnitudes per kept value. */
+export const CODEC_2BIT = "covenant.sparse.v1";
+/** covenant.sparse.v1 with the sign only. */
+export const CODEC_1BIT = "covenant.sparse.v1/1bit";
+
+/** How the kernels name the value code of a codec. */
+export function codecMode(codec: string): "2bit" | "1bit" {
+  if (codec === CODEC_2BIT) return "2bit";
+  if (codec === CODEC_1BIT) return "1bit";
+  throw new RangeError(`unknown codec ${codec}`);
+}
+
+/** Upper bound of a payload: per 4096 values k entries of at most 4 bytes and 16 bytes of overhead, plus headers. */
+export function payloadBytesMax(tensorLengths: readonly number[], keepPerChunk: number): number {
+  const chunks = tensorLengths.reduce((sum, length) => sum + Math.ceil(length / 4096), 0);
+  return 1024 * 1024 + chunks * (16 + 4 * keepPerChunk) + tensorLengths.length * 64;
+}
