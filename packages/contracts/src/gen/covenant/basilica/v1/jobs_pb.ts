@@ -10,7 +10,7 @@ import type { Message, UnknownEnum } from "@bufbuild/protobuf";
  * Describes the file covenant/basilica/v1/jobs.proto.
  */
 export const file_covenant_basilica_v1_jobs: GenFile = /*@__PURE__*/
-  fileDesc("Ch9jb3ZlbmFudC9iYXNpbGljYS92MS9qb2JzLnByb3RvEhRjb3ZlbmFudC5iYXNpbGljYS52MSJnCgdKb2JTcGVjEgwKBG5hbWUYASABKAkSLQoFdGFza3MYAiADKAsyHi5jb3ZlbmFudC5iYXNpbGljYS52MS5UYXNrU3BlYxIfChdwZW5kaW5nX3RpbWVvdXRfc2Vjb25kcxgDIAEoDSKmAQoIVGFza1NwZWMSDAoEbmFtZRgBIAEoCRIQCgh3b3JrbG9hZBgCIAEoCRITCgtjb25maWdfanNvbhgDIAEoCRIyCglyZXNvdXJjZXMYBCABKAsyHy5jb3ZlbmFudC5iYXNpbGljYS52MS5SZXNvdXJjZXMSFAoMbWF4X3Jlc3RhcnRzGAUgASgNEhsKE3N0YXJ0X2RlbGF5X3NlY29uZHMYBiABKA0iRwoJUmVzb3VyY2VzEhEKCW1pbGxpX2NwdRgBIAEoDRIUCgxtZW1vcnlfYnl0ZXMYAiABKAQSEQoJbWlsbGlfZ3B1GAMgASgNItYBCgNKb2ISCgoCaWQYASABKAkSKwoEc3BlYxgCIAEoCzIdLmNvdmVuYW50LmJhc2lsaWNhLnYxLkpvYlNwZWMSLQoFc3RhdGUYAyABKA4yHi5jb3ZlbmFudC5iYXNpbGljYS52MS5Kb2JTdGF0ZRIOCgZyZWFzb24YBCABKAkSKQoFdGFza3MYBSADKAsyGi5jb3ZlbmFudC5iYXNpbGljYS52MS5UYXNrEhUKDWNyZWF0ZWRfYXRfbXMYBiABKAMSFQoNY2hhbmdlZF9hdF9tcxgHIAEoAyKuAQoEVGFzaxIMCgRuYW1lGAEgASgJEg8KB25vZGVfaWQYAiABKAkSLgoFc3RhdGUYAyABKA4yHy5jb3ZlbmFudC5iYXNpbGljYS52MS5UYXNrU3RhdGUSDgoGcmVhc29uGAQgASgJEhAKCHJlc3RhcnRzGAUgASgNEgsKA3BpZBgGIAEoDRIQCghlbmRwb2ludBgHIAEoCRIWCg5wZWFrX3Jzc19ieXRlcxgIIAEoBCLDAQoETm9kZRIKCgJpZBgBIAEoCRIOCgZob3RrZXkYAiABKAkSMQoIY2FwYWNpdHkYAyABKAsyHy5jb3ZlbmFudC5iYXNpbGljYS52MS5SZXNvdXJjZXMSLQoEZnJlZRgEIAEoCzIfLmNvdmVuYW50LmJhc2lsaWNhLnYxLlJlc291cmNlcxIRCgljb25uZWN0ZWQYBSABKAgSFwoPbGFzdF9zZWVuX2F0X21zGAYgASgDEhEKCXdvcmtsb2FkcxgHIAMoCSJYChBTdWJtaXRKb2JSZXF1ZXN0EhcKD2lkZW1wb3RlbmN5X2tleRgBIAEoCRIrCgRzcGVjGAIgASgLMh0uY292ZW5hbnQuYmFzaWxpY2EudjEuSm9iU3BlYyI7ChFTdWJtaXRKb2JSZXNwb25zZRImCgNqb2IYASABKAsyGS5jb3ZlbmFudC5iYXNpbGljYS52MS5Kb2IiIgoQQ2FuY2VsSm9iUmVxdWVzdBIOCgZqb2JfaWQYASABKAkiOwoRQ2FuY2VsSm9iUmVzcG9uc2USJgoDam9iGAEgASgLMhkuY292ZW5hbnQuYmFzaWxpY2EudjEuSm9iIh8KDUdldEpvYlJlcXVlc3QSDgoGam9iX2lkGAEgASgJIjgKDkdldEpvYlJlc3BvbnNlEiYKA2pvYhgBIAEoCzIZLmNvdmVuYW50LmJhc2lsaWNhLnYxLkpvYiI4Cg9MaXN0Sm9ic1JlcXVlc3QSEQoJcGFnZV9zaXplGAEgASgNEhIKCnBhZ2VfdG9rZW4YAiABKAkiVAoQTGlzdEpvYnNSZXNwb25zZRInCgRqb2JzGAEgAygLMhkuY292ZW5hbnQuYmFzaWxpY2EudjEuSm9iEhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSIiChBXYXRjaEpvYnNSZXF1ZXN0Eg4KBmpvYl9pZBgBIAEoCSI7ChFXYXRjaEpvYnNSZXNwb25zZRImCgNqb2IYASABKAsyGS5jb3ZlbmFudC5iYXNpbGljYS52MS5Kb2IiVQoRU3RyZWFtTG9nc1JlcXVlc3QSDgoGam9iX2lkGAEgASgJEgwKBHRhc2sYAiABKAkSEgoKdGFpbF9saW5lcxgDIAEoDRIOCgZmb2xsb3cYBCABKAgiIgoSU3RyZWFtTG9nc1Jlc3BvbnNlEgwKBGxpbmUYASABKAkiOQoQTGlzdE5vZGVzUmVxdWVzdBIRCglwYWdlX3NpemUYASABKA0SEgoKcGFnZV90b2tlbhgCIAEoCSJXChFMaXN0Tm9kZXNSZXNwb25zZRIpCgVub2RlcxgBIAMoCzIaLmNvdmVuYW50LmJhc2lsaWNhLnYxLk5vZGUSFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJIpICCg5Db25uZWN0UmVxdWVzdBIsCgVoZWxsbxgBIAEoCzIbLmNvdmVuYW50LmJhc2lsaWNhLnYxLkhlbGxvSAASLwoEdGFzaxgCIAEoCzIfLmNvdmVuYW50LmJhc2lsaWNhLnYxLlRhc2tFdmVudEgAEi4KBGxvZ3MYAyABKAsyHi5jb3ZlbmFudC5iYXNpbGljYS52MS5Mb2dMaW5lc0gAEjIKBW1ldGVyGAQgASgLMiEuY292ZW5hbnQuYmFzaWxpY2EudjEuTWV0ZXJTYW1wbGVIABI0CgloZWFydGJlYXQYBSABKAsyHy5jb3ZlbmFudC5iYXNpbGljYS52MS5IZWFydGJlYXRIAEIHCgVldmVudCKQAQoFSGVsbG8SDwoHbm9kZV9pZBgBIAEoCRIxCghjYXBhY2l0eRgCIAEoCzIfLmNvdmVuYW50LmJhc2lsaWNhLnYxLlJlc291cmNlcxIRCgl3b3JrbG9hZHMYAyADKAkSMAoHcnVubmluZxgEIAMoCzIfLmNvdmVuYW50LmJhc2lsaWNhLnYxLlRhc2tFdmVudCKrAQoJVGFza0V2ZW50Eg4KBmpvYl9pZBgBIAEoCRIMCgR0YXNrGAIgASgJEi4KBXN0YXRlGAMgASgOMh8uY292ZW5hbnQuYmFzaWxpY2EudjEuVGFza1N0YXRlEgsKA3BpZBgEIAEoDRIRCglleGl0X2NvZGUYBSABKAUSDgoGc2lnbmFsGAYgASgJEhAKCGVuZHBvaW50GAcgASgJEg4KBnJlYXNvbhgIIAEoCSI3CghMb2dMaW5lcxIOCgZqb2JfaWQYASABKAkSDAoEdGFzaxgCIAEoCRINCgVsaW5lcxgDIAMoCSKcAQoLTWV0ZXJTYW1wbGUSDgoGam9iX2lkGAEgASgJEgwKBHRhc2sYAiABKAkSDwoHZnJvbV9tcxgDIAEoAxINCgV0b19tcxgEIAEoAxISCgpjcHVfbWljcm9zGAUgASgEEhEKCXJzc19ieXRlcxgGIAEoBBIWCg5wZWFrX3Jzc19ieXRlcxgHIAEoBBIQCghzZXF1ZW5jZRgIIAEoBCIaCglIZWFydGJlYXQSDQoFYXRfbXMYASABKAMiqAEKD0Nvbm5lY3RSZXNwb25zZRIwCgVzdGFydBgBIAEoCzIfLmNvdmVuYW50LmJhc2lsaWNhLnYxLlN0YXJ0VGFza0gAEi4KBHN0b3AYAiABKAsyHi5jb3ZlbmFudC5iYXNpbGljYS52MS5TdG9wVGFza0gAEigKA2FjaxgDIAEoCzIZLmNvdmVuYW50LmJhc2lsaWNhLnYxLkFja0gAQgkKB2NvbW1hbmQiSQoJU3RhcnRUYXNrEg4KBmpvYl9pZBgBIAEoCRIsCgRzcGVjGAIgASgLMh4uY292ZW5hbnQuYmFzaWxpY2EudjEuVGFza1NwZWMiPwoIU3RvcFRhc2sSDgoGam9iX2lkGAEgASgJEgwKBHRhc2sYAiABKAkSFQoNZ3JhY2Vfc2Vjb25kcxgDIAEoDSIdCgNBY2sSFgoObWV0ZXJfc2VxdWVuY2UYASABKAQiIQoPR2V0VXNhZ2VSZXF1ZXN0Eg4KBmpvYl9pZBgBIAEoCSJ6CghVc2FnZVJvdxIOCgZqb2JfaWQYASABKAkSDAoEdGFzaxgCIAEoCRIPCgdub2RlX2lkGAMgASgJEhIKCmNwdV9taWNyb3MYBCABKAQSEwoLd2FsbF9taWxsaXMYBSABKAQSFgoOcGVha19yc3NfYnl0ZXMYBiABKAQiQAoQR2V0VXNhZ2VSZXNwb25zZRIsCgRyb3dzGAEgAygLMh4uY292ZW5hbnQuYmFzaWxpY2EudjEuVXNhZ2VSb3cq5QEKCEpvYlN0YXRlEhkKFUpPQl9TVEFURV9VTlNQRUNJRklFRBAAEhUKEUpPQl9TVEFURV9QRU5ESU5HEAESFgoSSk9CX1NUQVRFX1JFU0VSVkVEEAISFgoSSk9CX1NUQVRFX1NUQVJUSU5HEAMSFQoRSk9CX1NUQVRFX1JVTk5JTkcQBBIXChNKT0JfU1RBVEVfU1VDQ0VFREVEEAUSFAoQSk9CX1NUQVRFX0ZBSUxFRBAGEhgKFEpPQl9TVEFURV9DQU5DRUxMSU5HEAcSFwoTSk9CX1NUQVRFX0NBTkNFTExFRBAIKtQBCglUYXNrU3RhdGUSGgoWVEFTS19TVEFURV9VTlNQRUNJRklFRBAAEhYKElRBU0tfU1RBVEVfUEVORElORxABEhcKE1RBU0tfU1RBVEVfU1RBUlRJTkcQAhIWChJUQVNLX1NUQVRFX1JVTk5JTkcQAxIZChVUQVNLX1NUQVRFX1JFU1RBUlRJTkcQBBIYChRUQVNLX1NUQVRFX1NVQ0NFRURFRBAFEhUKEVRBU0tfU1RBVEVfRkFJTEVEEAYSFgoSVEFTS19TVEFURV9TVE9QUEVEEAcymAUKCVNjaGVkdWxlchJcCglTdWJtaXRKb2ISJi5jb3ZlbmFudC5iYXNpbGljYS52MS5TdWJtaXRKb2JSZXF1ZXN0GicuY292ZW5hbnQuYmFzaWxpY2EudjEuU3VibWl0Sm9iUmVzcG9uc2USXAoJQ2FuY2VsSm9iEiYuY292ZW5hbnQuYmFzaWxpY2EudjEuQ2FuY2VsSm9iUmVxdWVzdBonLmNvdmVuYW50LmJhc2lsaWNhLnYxLkNhbmNlbEpvYlJlc3BvbnNlElMKBkdldEpvYhIjLmNvdmVuYW50LmJhc2lsaWNhLnYxLkdldEpvYlJlcXVlc3QaJC5jb3ZlbmFudC5iYXNpbGljYS52MS5HZXRKb2JSZXNwb25zZRJZCghMaXN0Sm9icxIlLmNvdmVuYW50LmJhc2lsaWNhLnYxLkxpc3RKb2JzUmVxdWVzdBomLmNvdmVuYW50LmJhc2lsaWNhLnYxLkxpc3RKb2JzUmVzcG9uc2USXgoJV2F0Y2hKb2JzEiYuY292ZW5hbnQuYmFzaWxpY2EudjEuV2F0Y2hKb2JzUmVxdWVzdBonLmNvdmVuYW50LmJhc2lsaWNhLnYxLldhdGNoSm9ic1Jlc3BvbnNlMAESYQoKU3RyZWFtTG9ncxInLmNvdmVuYW50LmJhc2lsaWNhLnYxLlN0cmVhbUxvZ3NSZXF1ZXN0GiguY292ZW5hbnQuYmFzaWxpY2EudjEuU3RyZWFtTG9nc1Jlc3BvbnNlMAESXAoJTGlzdE5vZGVzEiYuY292ZW5hbnQuYmFzaWxpY2EudjEuTGlzdE5vZGVzUmVxdWVzdBonLmNvdmVuYW50LmJhc2lsaWNhLnYxLkxpc3ROb2Rlc1Jlc3BvbnNlMmQKBkFnZW50cxJaCgdDb25uZWN0EiQuY292ZW5hbnQuYmFzaWxpY2EudjEuQ29ubmVjdFJlcXVlc3QaJS5jb3ZlbmFudC5iYXNpbGljYS52MS5Db25uZWN0UmVzcG9uc2UoATABMmQKB0JpbGxpbmcSWQoIR2V0VXNhZ2USJS5jb3ZlbmFudC5iYXNpbGljYS52MS5HZXRVc2FnZVJlcXVlc3QaJi5jb3ZlbmFudC5iYXNpbGljYS52MS5HZXRVc2FnZVJlc3BvbnNlYgZwcm90bzM");
+  fileDesc("Ch9jb3ZlbmFudC9iYXNpbGljYS92MS9qb2JzLnByb3RvEhRjb3ZlbmFudC5iYXNpbGljYS52MSK7AQoHSm9iU3BlYxIMCgRuYW1lGAEgASgJEi0KBXRhc2tzGAIgAygLMh4uY292ZW5hbnQuYmFzaWxpY2EudjEuVGFza1NwZWMSHwoXcGVuZGluZ190aW1lb3V0X3NlY29uZHMYAyABKA0SFwoPbWF4X3J1bl9zZWNvbmRzGAQgASgNEjkKCHN0cmF0ZWd5GAUgASgOMicuY292ZW5hbnQuYmFzaWxpY2EudjEuUGxhY2VtZW50U3RyYXRlZ3ki1AEKCFRhc2tTcGVjEgwKBG5hbWUYASABKAkSEAoId29ya2xvYWQYAiABKAkSEwoLY29uZmlnX2pzb24YAyABKAkSMgoJcmVzb3VyY2VzGAQgASgLMh8uY292ZW5hbnQuYmFzaWxpY2EudjEuUmVzb3VyY2VzEhQKDG1heF9yZXN0YXJ0cxgFIAEoDRIbChNzdGFydF9kZWxheV9zZWNvbmRzGAYgASgNEhUKDWdyYWNlX3NlY29uZHMYByABKA0SFQoNYWxsb3dfZmFpbHVyZRgIIAEoCCJHCglSZXNvdXJjZXMSEQoJbWlsbGlfY3B1GAEgASgNEhQKDG1lbW9yeV9ieXRlcxgCIAEoBBIRCgltaWxsaV9ncHUYAyABKA0ilQIKA0pvYhIKCgJpZBgBIAEoCRIrCgRzcGVjGAIgASgLMh0uY292ZW5hbnQuYmFzaWxpY2EudjEuSm9iU3BlYxItCgVzdGF0ZRgDIAEoDjIeLmNvdmVuYW50LmJhc2lsaWNhLnYxLkpvYlN0YXRlEg4KBnJlYXNvbhgEIAEoCRIpCgV0YXNrcxgFIAMoCzIaLmNvdmVuYW50LmJhc2lsaWNhLnYxLlRhc2sSFQoNY3JlYXRlZF9hdF9tcxgGIAEoAxIVCg1jaGFuZ2VkX2F0X21zGAcgASgDEhYKDmRlYWRsaW5lX2F0X21zGAggASgDEhYKDnF1ZXVlX3Bvc2l0aW9uGAkgASgNEg0KBW93bmVyGAogASgJIrQCCgRUYXNrEgwKBG5hbWUYASABKAkSDwoHbm9kZV9pZBgCIAEoCRIuCgVzdGF0ZRgDIAEoDjIfLmNvdmVuYW50LmJhc2lsaWNhLnYxLlRhc2tTdGF0ZRIOCgZyZWFzb24YBCABKAkSEAoIcmVzdGFydHMYBSABKA0SCwoDcGlkGAYgASgNEhAKCGVuZHBvaW50GAcgASgJEhYKDnBlYWtfcnNzX2J5dGVzGAggASgEEjkKDWZhaWx1cmVfY2xhc3MYCSABKA4yIi5jb3ZlbmFudC5iYXNpbGljYS52MS5GYWlsdXJlQ2xhc3MSEQoJZXhpdF9jb2RlGAogASgFEg4KBnNpZ25hbBgLIAEoCRIPCgdhdHRlbXB0GAwgASgNEhUKDW5vdF9iZWZvcmVfbXMYDSABKAMiwwEKBE5vZGUSCgoCaWQYASABKAkSDgoGaG90a2V5GAIgASgJEjEKCGNhcGFjaXR5GAMgASgLMh8uY292ZW5hbnQuYmFzaWxpY2EudjEuUmVzb3VyY2VzEi0KBGZyZWUYBCABKAsyHy5jb3ZlbmFudC5iYXNpbGljYS52MS5SZXNvdXJjZXMSEQoJY29ubmVjdGVkGAUgASgIEhcKD2xhc3Rfc2Vlbl9hdF9tcxgGIAEoAxIRCgl3b3JrbG9hZHMYByADKAkiWAoQU3VibWl0Sm9iUmVxdWVzdBIXCg9pZGVtcG90ZW5jeV9rZXkYASABKAkSKwoEc3BlYxgCIAEoCzIdLmNvdmVuYW50LmJhc2lsaWNhLnYxLkpvYlNwZWMiOwoRU3VibWl0Sm9iUmVzcG9uc2USJgoDam9iGAEgASgLMhkuY292ZW5hbnQuYmFzaWxpY2EudjEuSm9iIjIKEENhbmNlbEpvYlJlcXVlc3QSDgoGam9iX2lkGAEgASgJEg4KBnJlYXNvbhgCIAEoCSI7ChFDYW5jZWxKb2JSZXNwb25zZRImCgNqb2IYASABKAsyGS5jb3ZlbmFudC5iYXNpbGljYS52MS5Kb2IiHwoNR2V0Sm9iUmVxdWVzdBIOCgZqb2JfaWQYASABKAkiOAoOR2V0Sm9iUmVzcG9uc2USJgoDam9iGAEgASgLMhkuY292ZW5hbnQuYmFzaWxpY2EudjEuSm9iIjgKD0xpc3RKb2JzUmVxdWVzdBIRCglwYWdlX3NpemUYASABKA0SEgoKcGFnZV90b2tlbhgCIAEoCSJUChBMaXN0Sm9ic1Jlc3BvbnNlEicKBGpvYnMYASADKAsyGS5jb3ZlbmFudC5iYXNpbGljYS52MS5Kb2ISFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJIiIKEFdhdGNoSm9ic1JlcXVlc3QSDgoGam9iX2lkGAEgASgJIjsKEVdhdGNoSm9ic1Jlc3BvbnNlEiYKA2pvYhgBIAEoCzIZLmNvdmVuYW50LmJhc2lsaWNhLnYxLkpvYiJVChFTdHJlYW1Mb2dzUmVxdWVzdBIOCgZqb2JfaWQYASABKAkSDAoEdGFzaxgCIAEoCRISCgp0YWlsX2xpbmVzGAMgASgNEg4KBmZvbGxvdxgEIAEoCCIiChJTdHJlYW1Mb2dzUmVzcG9uc2USDAoEbGluZRgBIAEoCSI5ChBMaXN0Tm9kZXNSZXF1ZXN0EhEKCXBhZ2Vfc2l6ZRgBIAEoDRISCgpwYWdlX3Rva2VuGAIgASgJIlcKEUxpc3ROb2Rlc1Jlc3BvbnNlEikKBW5vZGVzGAEgAygLMhouY292ZW5hbnQuYmFzaWxpY2EudjEuTm9kZRIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkikgIKDkNvbm5lY3RSZXF1ZXN0EiwKBWhlbGxvGAEgASgLMhsuY292ZW5hbnQuYmFzaWxpY2EudjEuSGVsbG9IABIvCgR0YXNrGAIgASgLMh8uY292ZW5hbnQuYmFzaWxpY2EudjEuVGFza0V2ZW50SAASLgoEbG9ncxgDIAEoCzIeLmNvdmVuYW50LmJhc2lsaWNhLnYxLkxvZ0xpbmVzSAASMgoFbWV0ZXIYBCABKAsyIS5jb3ZlbmFudC5iYXNpbGljYS52MS5NZXRlclNhbXBsZUgAEjQKCWhlYXJ0YmVhdBgFIAEoCzIfLmNvdmVuYW50LmJhc2lsaWNhLnYxLkhlYXJ0YmVhdEgAQgcKBWV2ZW50IqIBCgVIZWxsbxIPCgdub2RlX2lkGAEgASgJEjEKCGNhcGFjaXR5GAIgASgLMh8uY292ZW5hbnQuYmFzaWxpY2EudjEuUmVzb3VyY2VzEhEKCXdvcmtsb2FkcxgDIAMoCRIwCgdydW5uaW5nGAQgAygLMh8uY292ZW5hbnQuYmFzaWxpY2EudjEuVGFza0V2ZW50EhAKCHNlcXVlbmNlGAUgASgEIokCCglUYXNrRXZlbnQSDgoGam9iX2lkGAEgASgJEgwKBHRhc2sYAiABKAkSLgoFc3RhdGUYAyABKA4yHy5jb3ZlbmFudC5iYXNpbGljYS52MS5UYXNrU3RhdGUSCwoDcGlkGAQgASgNEhEKCWV4aXRfY29kZRgFIAEoBRIOCgZzaWduYWwYBiABKAkSEAoIZW5kcG9pbnQYByABKAkSDgoGcmVhc29uGAggASgJEg8KB2F0dGVtcHQYCSABKA0SOQoNZmFpbHVyZV9jbGFzcxgKIAEoDjIiLmNvdmVuYW50LmJhc2lsaWNhLnYxLkZhaWx1cmVDbGFzcxIQCghzZXF1ZW5jZRgLIAEoBCJgCghMb2dMaW5lcxIOCgZqb2JfaWQYASABKAkSDAoEdGFzaxgCIAEoCRINCgVsaW5lcxgDIAMoCRIQCghzZXF1ZW5jZRgEIAEoBBIVCg1kcm9wcGVkX2xpbmVzGAUgASgEIpwBCgtNZXRlclNhbXBsZRIOCgZqb2JfaWQYASABKAkSDAoEdGFzaxgCIAEoCRIPCgdmcm9tX21zGAMgASgDEg0KBXRvX21zGAQgASgDEhIKCmNwdV9taWNyb3MYBSABKAQSEQoJcnNzX2J5dGVzGAYgASgEEhYKDnBlYWtfcnNzX2J5dGVzGAcgASgEEhAKCHNlcXVlbmNlGAggASgEIhoKCUhlYXJ0YmVhdBINCgVhdF9tcxgBIAEoAyKoAQoPQ29ubmVjdFJlc3BvbnNlEjAKBXN0YXJ0GAEgASgLMh8uY292ZW5hbnQuYmFzaWxpY2EudjEuU3RhcnRUYXNrSAASLgoEc3RvcBgCIAEoCzIeLmNvdmVuYW50LmJhc2lsaWNhLnYxLlN0b3BUYXNrSAASKAoDYWNrGAMgASgLMhkuY292ZW5hbnQuYmFzaWxpY2EudjEuQWNrSABCCQoHY29tbWFuZCJaCglTdGFydFRhc2sSDgoGam9iX2lkGAEgASgJEiwKBHNwZWMYAiABKAsyHi5jb3ZlbmFudC5iYXNpbGljYS52MS5UYXNrU3BlYxIPCgdhdHRlbXB0GAMgASgNIlAKCFN0b3BUYXNrEg4KBmpvYl9pZBgBIAEoCRIMCgR0YXNrGAIgASgJEhUKDWdyYWNlX3NlY29uZHMYAyABKA0SDwoHYXR0ZW1wdBgEIAEoDSItCgNBY2sSEAoIc2VxdWVuY2UYAiABKARKBAgBEAJSDm1ldGVyX3NlcXVlbmNlIiEKD0dldFVzYWdlUmVxdWVzdBIOCgZqb2JfaWQYASABKAkikAEKCFVzYWdlUm93Eg4KBmpvYl9pZBgBIAEoCRIMCgR0YXNrGAIgASgJEg8KB25vZGVfaWQYAyABKAkSEgoKY3B1X21pY3JvcxgEIAEoBBITCgt3YWxsX21pbGxpcxgFIAEoBBIWCg5wZWFrX3Jzc19ieXRlcxgGIAEoBBIUCgxzYW1wbGVfY291bnQYByABKAQiQAoQR2V0VXNhZ2VSZXNwb25zZRIsCgRyb3dzGAEgAygLMh4uY292ZW5hbnQuYmFzaWxpY2EudjEuVXNhZ2VSb3cq5QEKCEpvYlN0YXRlEhkKFUpPQl9TVEFURV9VTlNQRUNJRklFRBAAEhUKEUpPQl9TVEFURV9QRU5ESU5HEAESFgoSSk9CX1NUQVRFX1JFU0VSVkVEEAISFgoSSk9CX1NUQVRFX1NUQVJUSU5HEAMSFQoRSk9CX1NUQVRFX1JVTk5JTkcQBBIXChNKT0JfU1RBVEVfU1VDQ0VFREVEEAUSFAoQSk9CX1NUQVRFX0ZBSUxFRBAGEhgKFEpPQl9TVEFURV9DQU5DRUxMSU5HEAcSFwoTSk9CX1NUQVRFX0NBTkNFTExFRBAIKtQBCglUYXNrU3RhdGUSGgoWVEFTS19TVEFURV9VTlNQRUNJRklFRBAAEhYKElRBU0tfU1RBVEVfUEVORElORxABEhcKE1RBU0tfU1RBVEVfU1RBUlRJTkcQAhIWChJUQVNLX1NUQVRFX1JVTk5JTkcQAxIZChVUQVNLX1NUQVRFX1JFU1RBUlRJTkcQBBIYChRUQVNLX1NUQVRFX1NVQ0NFRURFRBAFEhUKEVRBU0tfU1RBVEVfRkFJTEVEEAYSFgoSVEFTS19TVEFURV9TVE9QUEVEEAcqoQEKDEZhaWx1cmVDbGFzcxIdChlGQUlMVVJFX0NMQVNTX1VOU1BFQ0lGSUVEEAASGwoXRkFJTFVSRV9DTEFTU19QUkVFTVBURUQQARIcChhGQUlMVVJFX0NMQVNTX1VTRVJfRVJST1IQAhIbChdGQUlMVVJFX0NMQVNTX05PREVfTE9TVBADEhoKFkZBSUxVUkVfQ0xBU1NfUExBVEZPUk0QBCpzChFQbGFjZW1lbnRTdHJhdGVneRIiCh5QTEFDRU1FTlRfU1RSQVRFR1lfVU5TUEVDSUZJRUQQABIbChdQTEFDRU1FTlRfU1RSQVRFR1lfUEFDSxABEh0KGVBMQUNFTUVOVF9TVFJBVEVHWV9TUFJFQUQQAjKYBQoJU2NoZWR1bGVyElwKCVN1Ym1pdEpvYhImLmNvdmVuYW50LmJhc2lsaWNhLnYxLlN1Ym1pdEpvYlJlcXVlc3QaJy5jb3ZlbmFudC5iYXNpbGljYS52MS5TdWJtaXRKb2JSZXNwb25zZRJcCglDYW5jZWxKb2ISJi5jb3ZlbmFudC5iYXNpbGljYS52MS5DYW5jZWxKb2JSZXF1ZXN0GicuY292ZW5hbnQuYmFzaWxpY2EudjEuQ2FuY2VsSm9iUmVzcG9uc2USUwoGR2V0Sm9iEiMuY292ZW5hbnQuYmFzaWxpY2EudjEuR2V0Sm9iUmVxdWVzdBokLmNvdmVuYW50LmJhc2lsaWNhLnYxLkdldEpvYlJlc3BvbnNlElkKCExpc3RKb2JzEiUuY292ZW5hbnQuYmFzaWxpY2EudjEuTGlzdEpvYnNSZXF1ZXN0GiYuY292ZW5hbnQuYmFzaWxpY2EudjEuTGlzdEpvYnNSZXNwb25zZRJeCglXYXRjaEpvYnMSJi5jb3ZlbmFudC5iYXNpbGljYS52MS5XYXRjaEpvYnNSZXF1ZXN0GicuY292ZW5hbnQuYmFzaWxpY2EudjEuV2F0Y2hKb2JzUmVzcG9uc2UwARJhCgpTdHJlYW1Mb2dzEicuY292ZW5hbnQuYmFzaWxpY2EudjEuU3RyZWFtTG9nc1JlcXVlc3QaKC5jb3ZlbmFudC5iYXNpbGljYS52MS5TdHJlYW1Mb2dzUmVzcG9uc2UwARJcCglMaXN0Tm9kZXMSJi5jb3ZlbmFudC5iYXNpbGljYS52MS5MaXN0Tm9kZXNSZXF1ZXN0GicuY292ZW5hbnQuYmFzaWxpY2EudjEuTGlzdE5vZGVzUmVzcG9uc2UyZAoGQWdlbnRzEloKB0Nvbm5lY3QSJC5jb3ZlbmFudC5iYXNpbGljYS52MS5Db25uZWN0UmVxdWVzdBolLmNvdmVuYW50LmJhc2lsaWNhLnYxLkNvbm5lY3RSZXNwb25zZSgBMAEyZAoHQmlsbGluZxJZCghHZXRVc2FnZRIlLmNvdmVuYW50LmJhc2lsaWNhLnYxLkdldFVzYWdlUmVxdWVzdBomLmNvdmVuYW50LmJhc2lsaWNhLnYxLkdldFVzYWdlUmVzcG9uc2ViBnByb3RvMw");
 
 /**
  * What a job wants to run: all tasks start together or none.
@@ -31,11 +31,23 @@ export type JobSpec = Message<"covenant.basilica.v1.JobSpec"> & {
   tasks: TaskSpec[];
 
   /**
-   * How long the job may wait for its gang.
+   * How long the job may wait for its gang; 0 means 600.
    *
    * @generated from field: uint32 pending_timeout_seconds = 3;
    */
   pendingTimeoutSeconds: number;
+
+  /**
+   * How long the job may run; 0 means 30 days.
+   *
+   * @generated from field: uint32 max_run_seconds = 4;
+   */
+  maxRunSeconds: number;
+
+  /**
+   * @generated from field: covenant.basilica.v1.PlacementStrategy strategy = 5;
+   */
+  strategy: PlacementStrategy;
 };
 
 /**
@@ -88,6 +100,20 @@ export type TaskSpec = Message<"covenant.basilica.v1.TaskSpec"> & {
    * @generated from field: uint32 start_delay_seconds = 6;
    */
   startDelaySeconds: number;
+
+  /**
+   * Seconds between SIGTERM and SIGKILL when the task is stopped; 0 means 15.
+   *
+   * @generated from field: uint32 grace_seconds = 7;
+   */
+  graceSeconds: number;
+
+  /**
+   * When the task fails for good, the job goes on without it.
+   *
+   * @generated from field: bool allow_failure = 8;
+   */
+  allowFailure: boolean;
 };
 
 /**
@@ -170,6 +196,27 @@ export type Job = Message<"covenant.basilica.v1.Job"> & {
    * @generated from field: int64 changed_at_ms = 7;
    */
   changedAtMs: bigint;
+
+  /**
+   * When the present state ends by itself, Unix milliseconds; 0 in final states.
+   *
+   * @generated from field: int64 deadline_at_ms = 8;
+   */
+  deadlineAtMs: bigint;
+
+  /**
+   * Place in the queue from 1; 0 when the job does not wait.
+   *
+   * @generated from field: uint32 queue_position = 9;
+   */
+  queuePosition: number;
+
+  /**
+   * Who submitted it.
+   *
+   * @generated from field: string owner = 10;
+   */
+  owner: string;
 };
 
 /**
@@ -228,6 +275,39 @@ export type Task = Message<"covenant.basilica.v1.Task"> & {
    * @generated from field: uint64 peak_rss_bytes = 8;
    */
   peakRssBytes: bigint;
+
+  /**
+   * Of the last failure.
+   *
+   * @generated from field: covenant.basilica.v1.FailureClass failure_class = 9;
+   */
+  failureClass: FailureClass;
+
+  /**
+   * Of the last end; 0 also when there was none.
+   *
+   * @generated from field: int32 exit_code = 10;
+   */
+  exitCode: number;
+
+  /**
+   * @generated from field: string signal = 11;
+   */
+  signal: string;
+
+  /**
+   * Number of the present start, from 1.
+   *
+   * @generated from field: uint32 attempt = 12;
+   */
+  attempt: number;
+
+  /**
+   * When a delayed or restarting task starts, Unix milliseconds; 0 when nothing is waited for.
+   *
+   * @generated from field: int64 not_before_ms = 13;
+   */
+  notBeforeMs: bigint;
 };
 
 /**
@@ -339,6 +419,13 @@ export type CancelJobRequest = Message<"covenant.basilica.v1.CancelJobRequest"> 
    * @generated from field: string job_id = 1;
    */
   jobId: string;
+
+  /**
+   * Shown as the reason; may be empty.
+   *
+   * @generated from field: string reason = 2;
+   */
+  reason: string;
 };
 
 /**
@@ -671,11 +758,18 @@ export type Hello = Message<"covenant.basilica.v1.Hello"> & {
   workloads: string[];
 
   /**
-   * Tasks that survived a lost connection.
+   * Every task that the agent knows and whose end the scheduler has not acknowledged.
    *
    * @generated from field: repeated covenant.basilica.v1.TaskEvent running = 4;
    */
   running: TaskEvent[];
+
+  /**
+   * Sequence of the agent's latest item; the scheduler answers with what it holds.
+   *
+   * @generated from field: uint64 sequence = 5;
+   */
+  sequence: bigint;
 };
 
 /**
@@ -730,6 +824,25 @@ export type TaskEvent = Message<"covenant.basilica.v1.TaskEvent"> & {
    * @generated from field: string reason = 8;
    */
   reason: string;
+
+  /**
+   * Which start of the task this is about.
+   *
+   * @generated from field: uint32 attempt = 9;
+   */
+  attempt: number;
+
+  /**
+   * @generated from field: covenant.basilica.v1.FailureClass failure_class = 10;
+   */
+  failureClass: FailureClass;
+
+  /**
+   * Events, log lines and samples share one sequence of the node, from 1, never reused.
+   *
+   * @generated from field: uint64 sequence = 11;
+   */
+  sequence: bigint;
 };
 
 /**
@@ -759,6 +872,20 @@ export type LogLines = Message<"covenant.basilica.v1.LogLines"> & {
    * @generated from field: repeated string lines = 3;
    */
   lines: string[];
+
+  /**
+   * Position in the node's sequence.
+   *
+   * @generated from field: uint64 sequence = 4;
+   */
+  sequence: bigint;
+
+  /**
+   * Lines left out before these, because the task wrote faster than the limit or the buffer was full.
+   *
+   * @generated from field: uint64 dropped_lines = 5;
+   */
+  droppedLines: bigint;
 };
 
 /**
@@ -800,11 +927,15 @@ export type MeterSample = Message<"covenant.basilica.v1.MeterSample"> & {
   cpuMicros: bigint;
 
   /**
+   * At the end of the span.
+   *
    * @generated from field: uint64 rss_bytes = 6;
    */
   rssBytes: bigint;
 
   /**
+   * Highest so far (VmHWM).
+   *
    * @generated from field: uint64 peak_rss_bytes = 7;
    */
   peakRssBytes: bigint;
@@ -895,6 +1026,13 @@ export type StartTask = Message<"covenant.basilica.v1.StartTask"> & {
    * @generated from field: covenant.basilica.v1.TaskSpec spec = 2;
    */
   spec?: TaskSpec | undefined;
+
+  /**
+   * A start that the agent knows already changes nothing.
+   *
+   * @generated from field: uint32 attempt = 3;
+   */
+  attempt: number;
 };
 
 /**
@@ -924,6 +1062,13 @@ export type StopTask = Message<"covenant.basilica.v1.StopTask"> & {
    * @generated from field: uint32 grace_seconds = 3;
    */
   graceSeconds: number;
+
+  /**
+   * Starts up to this one are stopped; 0 means all.
+   *
+   * @generated from field: uint32 attempt = 4;
+   */
+  attempt: number;
 };
 
 /**
@@ -934,15 +1079,15 @@ export const StopTaskSchema: GenMessage<StopTask> = /*@__PURE__*/
   messageDesc(file_covenant_basilica_v1_jobs, 28);
 
 /**
- * Everything up to this meter sequence is durable.
+ * Everything up to this sequence of the node is durable.
  *
  * @generated from message covenant.basilica.v1.Ack
  */
 export type Ack = Message<"covenant.basilica.v1.Ack"> & {
   /**
-   * @generated from field: uint64 meter_sequence = 1;
+   * @generated from field: uint64 sequence = 2;
    */
-  meterSequence: bigint;
+  sequence: bigint;
 };
 
 /**
@@ -1006,6 +1151,13 @@ export type UsageRow = Message<"covenant.basilica.v1.UsageRow"> & {
    * @generated from field: uint64 peak_rss_bytes = 6;
    */
   peakRssBytes: bigint;
+
+  /**
+   * Samples summed.
+   *
+   * @generated from field: uint64 sample_count = 7;
+   */
+  sampleCount: bigint;
 };
 
 /**
@@ -1158,6 +1310,100 @@ export type TaskState = (typeof TaskState)[keyof typeof TaskState] | UnknownEnum
  */
 export const TaskStateSchema: GenEnum<TaskState> = /*@__PURE__*/
   enumDesc(file_covenant_basilica_v1_jobs, 1);
+
+/**
+ * Who is to blame for a failure; decides about restarts.
+ *
+ * @generated from enum covenant.basilica.v1.FailureClass
+ */
+export const FailureClass = {
+  /**
+   * @generated from enum value: FAILURE_CLASS_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED: 0,
+
+  /**
+   * The node was asked to give the task up.
+   *
+   * @generated from enum value: FAILURE_CLASS_PREEMPTED = 1;
+   */
+  PREEMPTED: 1,
+
+  /**
+   * The workload ended with an error, or was killed from outside the mesh.
+   *
+   * @generated from enum value: FAILURE_CLASS_USER_ERROR = 2;
+   */
+  USER_ERROR: 2,
+
+  /**
+   * The node went away.
+   *
+   * @generated from enum value: FAILURE_CLASS_NODE_LOST = 3;
+   */
+  NODE_LOST: 3,
+
+  /**
+   * The mesh could not start or keep the task.
+   *
+   * @generated from enum value: FAILURE_CLASS_PLATFORM = 4;
+   */
+  PLATFORM: 4,
+} as const;
+
+/**
+ * Who is to blame for a failure; decides about restarts.
+ *
+ * @generated from enum covenant.basilica.v1.FailureClass
+ */
+export type FailureClass = (typeof FailureClass)[keyof typeof FailureClass] | UnknownEnum;
+
+/**
+ * Describes the enum covenant.basilica.v1.FailureClass.
+ */
+export const FailureClassSchema: GenEnum<FailureClass> = /*@__PURE__*/
+  enumDesc(file_covenant_basilica_v1_jobs, 2);
+
+/**
+ * Which nodes are preferred.
+ *
+ * @generated from enum covenant.basilica.v1.PlacementStrategy
+ */
+export const PlacementStrategy = {
+  /**
+   * Same as PACK.
+   *
+   * @generated from enum value: PLACEMENT_STRATEGY_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED: 0,
+
+  /**
+   * Fill one node before the next.
+   *
+   * @generated from enum value: PLACEMENT_STRATEGY_PACK = 1;
+   */
+  PACK: 1,
+
+  /**
+   * Level the nodes.
+   *
+   * @generated from enum value: PLACEMENT_STRATEGY_SPREAD = 2;
+   */
+  SPREAD: 2,
+} as const;
+
+/**
+ * Which nodes are preferred.
+ *
+ * @generated from enum covenant.basilica.v1.PlacementStrategy
+ */
+export type PlacementStrategy = (typeof PlacementStrategy)[keyof typeof PlacementStrategy] | UnknownEnum;
+
+/**
+ * Describes the enum covenant.basilica.v1.PlacementStrategy.
+ */
+export const PlacementStrategySchema: GenEnum<PlacementStrategy> = /*@__PURE__*/
+  enumDesc(file_covenant_basilica_v1_jobs, 3);
 
 /**
  * Takes jobs, places their tasks as gangs on nodes, keeps them running.
