@@ -1,0 +1,98 @@
+import { VerdictReason } from "@covenant/contracts/gauntlet";
+import type { CopyFinding } from "./copies.ts";
+import { difference, type PairedEstimate, pairedImprovement } from "./statistics.ts";
+
+/** How sure a judgement must be. */
+export type JudgeRules = {
+  /** Two-sided confidence of the improvement interval. */
+  improvementConfidence: number;
+  /** Two-sided confidence with which "worse on its own samples" must hold; high, since it punishes. */
+  proofConfidence: number;
+};
+
+/** Defaults: an honest update is wrongly called untrained once in 2000. */
+export const JUDGE_RULES: JudgeRules = { improvementConfidence: 0.9, proofConfidence: 0.999 };
+
+/** Losses per sample before and after a share of the update was applied, nats per token. */
+export type LossEvidence = {
+  assignedBefore: readonly number[];
+  assignedAfter: readonly number[];
+  unassignedBefore: readonly number[];
+  unassignedAfter: readonly number[];
+};
+
+/** A judgement in numbers and words. */
+export type Judgement = {
+  reason: VerdictReason;
+  explanation: string;
+  assignedImprovement: number;
+  unassignedImprovement: number;
+  /** Half width of the interval of assigned minus unassigned improvement; 0 when it was not measured. */
+  confidence: number;
+};
+
+/** Improvement over both sets of samples together: what decides whether an update helps at all. */
+export function overallImprovement(evidence: LossEvidence, rules: JudgeRules): PairedEstimate {
+  return pairedImprovement(
+    [...evidence.assignedBefore, ...evidence.unassignedBefore],
+    [...evidence.assignedAfter, ...evidence.unassignedAfter],
+    rules.improvementConfidence,
+  );
+}
+
+/** True while more samples could still change whether the update counts as an improvement. */
+export function isUndecided(evidence: LossEvidence, rules: JudgeRules = JUDGE_RULES): boolean {
+  const overall = overallImprovement(evidence, rules);
+  return Math.abs(overall.mean) <= overall.halfWidth;
+}
+
+/**
+ * The verdict rule for an update that passed the checks: a copy never contributes; an update contributes when it lowers the loss
+ * with confidence and is not significantly worse on the samples its peer had to train on than on others.
+ */
+export function judgeUpdate(
+  copy: CopyFinding,
+  evidence: LossEvidence | undefined,
+  rules: JudgeRules = JUDGE_RULES,
+): Judgement {
+  if (copy.copy) return copyJudgement(copy);
+  if (evidence === undefined) throw new RangeError("an update that is no copy needs evidence");
+  const { improvementConfidence, proofConfidence } = rules;
+  const { assignedBefore, assignedAfter, unassignedBefore, unassignedAfter } = evidence;
+  const assigned = pairedImprovement(assignedBefore, assignedAfter, improvementConfidence);
+  const other = pairedImprovement(unassignedBefore, unassignedAfter, improvementConfidence);
+  const overall = overallImprovement(evidence, rules);
+  const proof = difference(assigned, other, proofConfidence);
+  const numbers = {
+    assignedImprovement: assigned.mean,
+    unassignedImprovement: other.mean,
+    confidence: Number.isFinite(proof.halfWidth) ? proof.halfWidth : 0,
+  };
+  const measured = `${signed(overall.mean)} ± ${overall.halfWidth.toFixed(4)} nats per token`;
+  if (!(overall.mean - overall.halfWidth > 0)) {
+    const explanation = `loss did not fall with confidence: ${measured} on ${overall.count} samples`;
+    return { reason: VerdictReason.NO_IMPROVEMENT, explanation, ...numbers };
+  }
+  const own = `own samples ${signed(assigned.mean)}, others ${signed(other.mean)}`;
+  if (proof.mean + proof.halfWidth < 0) {
+    const explanation = `helps less on its own samples than on others: ${own}`;
+    return { reason: VerdictReason.NOT_TRAINED_ON_ASSIGNED, explanation, ...numbers };
+  }
+  const explanation = `loss falls by ${measured} on ${overall.count} samples; ${own}`;
+  return { reason: VerdictReason.ACCEPTED, explanation, ...numbers };
+}
+
+function copyJudgement(copy: CopyFinding): Judgement {
+  const overlap = `${(copy.overlap * 100).toFixed(0)} % of its positions`;
+  return {
+    reason: VerdictReason.COPY,
+    explanation: `copy: shares ${overlap} (cosine ${copy.similarity.toFixed(2)}) with the earlier update of ${copy.overlapWith}`,
+    assignedImprovement: 0,
+    unassignedImprovement: 0,
+    confidence: 0,
+  };
+}
+
+function signed(value: number): string {
+  return `${value >= 0 ? "+" : "−"}${Math.abs(value).toFixed(4)}`;
+}
