@@ -10,7 +10,8 @@ const ORIGINAL: CopyFinding = { overlap: 0.1, overlapWith: "x", similarity: 0.1,
 const base = [3, 3.5, 4, 4.5, 3.2, 3.8, 4.1, 3.6];
 
 function evidence(assignedGain: number, unassignedGain: number, spread = 0.001) {
-  const after = (gain: number) => base.map((loss, i) => loss - gain + spread * ((i % 3) - 1));
+  const after = (gain: number) =>
+    base.map((loss, i) => loss - gain + spread * (i % 2 === 0 ? 1 : -1));
   return {
     assignedBefore: base,
     assignedAfter: after(assignedGain),

@@ -51,7 +51,8 @@ export function difference(
   if (a.count < 2 || b.count < 2) return { mean, halfWidth: Number.POSITIVE_INFINITY };
   const [va, vb] = [a.standardError ** 2, b.standardError ** 2];
   if (va + vb === 0) return { mean, halfWidth: 0 };
-  const freedom = (va + vb) ** 2 / (va ** 2 / (a.count - 1) + vb ** 2 / (b.count - 1));
+  const [fa, fb] = [va / (va + vb), vb / (va + vb)];
+  const freedom = 1 / (fa ** 2 / (a.count - 1) + fb ** 2 / (b.count - 1));
   return { mean, halfWidth: studentQuantile((1 + confidence) / 2, freedom) * Math.sqrt(va + vb) };
 }
 
