@@ -1,0 +1,113 @@
+#include "hash/sha256.h"
+
+#include <bit>
+#include <cstring>
+
+#include "covenant/hash.h"
+
+namespace covenant::hash {
+
+const uint32_t kRoundConstants[64] = {
+    0x428a2f98, 0x71374491, 0xb5c0fbcf, 0xe9b5dba5, 0x3956c25b, 0x59f111f1, 0x923f82a4, 0xab1c5ed5,
+    0xd807aa98, 0x12835b01, 0x243185be, 0x550c7dc3, 0x72be5d74, 0x80deb1fe, 0x9bdc06a7, 0xc19bf174,
+    0xe49b69c1, 0xefbe4786, 0x0fc19dc6, 0x240ca1cc, 0x2de92c6f, 0x4a7484aa, 0x5cb0a9dc, 0x76f988da,
+    0x983e5152, 0xa831c66d, 0xb00327c8, 0xbf597fc7, 0xc6e00bf3, 0xd5a79147, 0x06ca6351, 0x14292967,
+    0x27b70a85, 0x2e1b2138, 0x4d2c6dfc, 0x53380d13, 0x650a7354, 0x766a0abb, 0x81c2c92e, 0x92722c85,
+    0xa2bfe8a1, 0xa81a664b, 0xc24b8b70, 0xc76c51a3, 0xd192e819, 0xd6990624, 0xf40e3585, 0x106aa070,
+    0x19a4c116, 0x1e376c08, 0x2748774c, 0x34b0bcb5, 0x391c0cb3, 0x4ed8aa4a, 0x5b9cca4f, 0x682e6ff3,
+    0x748f82ee, 0x78a5636f, 0x84c87814, 0x8cc70208, 0x90befffa, 0xa4506ceb, 0xbef9a3f7, 0xc67178f2,
+};
+
+namespace {
+
+uint32_t load_big_endian(const uint8_t* at) {
+  return static_cast<uint32_t>(at[0]) << 24 | static_cast<uint32_t>(at[1]) << 16 | static_cast<uint32_t>(at[2]) << 8 |
+         at[3];
+}
+
+void store_big_endian(uint8_t* at, uint32_t value) {
+  for (int i = 0; i < 4; ++i) at[i] = static_cast<uint8_t>(value >> (24 - 8 * i));
+}
+
+BlockFunction best_blocks() {
+#if defined(__x86_64__)
+  if (sha256_has_instructions()) return sha256_blocks_shani;
+#endif
+  return sha256_blocks_portable;
+}
+
+}  // namespace
+
+void sha256_blocks_portable(uint32_t state[8], const uint8_t* data, size_t blocks) {
+  for (; blocks > 0; --blocks, data += 64) {
+    uint32_t w[64];
+    for (int t = 0; t < 16; ++t) w[t] = load_big_endian(data + 4 * t);
+    for (int t = 16; t < 64; ++t) {
+      const uint32_t s0 = std::rotr(w[t - 15], 7) ^ std::rotr(w[t - 15], 18) ^ (w[t - 15] >> 3);
+      const uint32_t s1 = std::rotr(w[t - 2], 17) ^ std::rotr(w[t - 2], 19) ^ (w[t - 2] >> 10);
+      w[t] = w[t - 16] + s0 + w[t - 7] + s1;
+    }
+    uint32_t v[8];
+    std::memcpy(v, state, sizeof v);
+    for (int t = 0; t < 64; ++t) {
+      const uint32_t s1 = std::rotr(v[4], 6) ^ std::rotr(v[4], 11) ^ std::rotr(v[4], 25);
+      const uint32_t choice = (v[4] & v[5]) ^ (~v[4] & v[6]);
+      const uint32_t first = v[7] + s1 + choice + kRoundConstants[t] + w[t];
+      const uint32_t s0 = std::rotr(v[0], 2) ^ std::rotr(v[0], 13) ^ std::rotr(v[0], 22);
+      const uint32_t majority = (v[0] & v[1]) ^ (v[0] & v[2]) ^ (v[1] & v[2]);
+      std::memmove(v + 1, v, 7 * sizeof v[0]);
+      v[4] += first;
+      v[0] = first + s0 + majority;
+    }
+    for (int i = 0; i < 8; ++i) state[i] += v[i];
+  }
+}
+
+Sha256::Sha256(BlockFunction blocks)
+    : blocks_(blocks),
+      state_{0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a,
+             0x510e527f, 0x9b05688c, 0x1f83d9ab, 0x5be0cd19} {}
+
+Sha256::Sha256() : Sha256(best_blocks()) {}
+
+void Sha256::update(const void* data, size_t length) {
+  const auto* at = static_cast<const uint8_t*>(data);
+  const size_t held = length_ % 64;
+  length_ += length;
+  if (length == 0) return;
+  if (held > 0) {
+    const size_t room = 64 - held;
+    if (length < room) {
+      std::memcpy(buffer_ + held, at, length);
+      return;
+    }
+    std::memcpy(buffer_ + held, at, room);
+    blocks_(state_, buffer_, 1);
+    at += room;
+    length -= room;
+  }
+  blocks_(state_, at, length / 64);
+  std::memcpy(buffer_, at + length / 64 * 64, length % 64);
+}
+
+void Sha256::finish(uint8_t digest[32]) {
+  const uint64_t bits = length_ * 8;
+  const uint8_t one = 0x80;
+  const uint8_t zeros[64] = {};
+  update(&one, 1);
+  const size_t held = length_ % 64;
+  update(zeros, held <= 56 ? 56 - held : 120 - held);
+  uint8_t tail[8];
+  store_big_endian(tail, static_cast<uint32_t>(bits >> 32));
+  store_big_endian(tail + 4, static_cast<uint32_t>(bits));
+  update(tail, 8);
+  for (int i = 0; i < 8; ++i) store_big_endian(digest + 4 * i, state_[i]);
+}
+
+}  // namespace covenant::hash
+
+void cov_sha256(const void* data, uint64_t length, uint8_t digest[COV_HASH_BYTES]) {
+  covenant::hash::Sha256 hash;
+  hash.update(data, length);
+  hash.finish(digest);
+}

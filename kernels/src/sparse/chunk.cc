@@ -1,0 +1,87 @@
+#include "sparse/chunk.h"
+
+#include <bit>
+#include <cmath>
+
+namespace covenant::sparse {
+
+void write_chunk(uint8_t* bytes, const ChunkLayout& layout, int32_t mode, int32_t scale_code, int32_t scale,
+                 Levels levels, const uint16_t* indices, const float* values, float* sent) {
+  uint8_t* const low = bytes + 1;
+  uint8_t* const upper = low + layout.low_bytes;
+  uint8_t* const codes = upper + layout.upper_bytes;
+  const float low_value = power(2 * scale + levels.low);
+  const float high_value = power(2 * scale + levels.high);
+  const float middle = levels.low == levels.high ? INFINITY : (low_value + high_value) * 0.5f;
+  bytes[0] = static_cast<uint8_t>(scale_code);
+  for (int32_t j = 0; j < layout.kept; ++j) {
+    const uint32_t index = indices[j];
+    const bool negative = std::bit_cast<uint32_t>(values[j]) >> 31;
+    const bool high = std::fabs(values[j]) > middle;
+    put_bits(low, static_cast<uint64_t>(j) * kLowBits, kLowBits, index & 63);
+    set_bit(upper, (index >> 6) + static_cast<uint32_t>(j));
+    if (mode == 2) put_bits(codes, 2 * static_cast<uint64_t>(j), 2, (negative ? 1u : 0u) | (high ? 2u : 0u));
+    else if (negative) set_bit(codes, static_cast<uint64_t>(j));
+    const float magnitude = high ? high_value : low_value;
+    sent[j] = negative ? -magnitude : magnitude;
+  }
+}
+
+namespace {
+
+// Positions of the set bits of the upper bitmap joined with the low bits.
+int32_t read_indices(const uint8_t* low, const ChunkLayout& layout, Chunk& chunk) {
+  const uint8_t* const upper = low + layout.low_bytes;
+  int32_t j = 0;
+  int32_t last = -1;
+  for (int32_t byte = 0; byte < layout.upper_bytes; ++byte) {
+    for (uint32_t rest = upper[byte]; rest != 0; rest &= rest - 1) {
+      const int32_t bit = byte * 8 + std::countr_zero(rest);
+      if (bit >= layout.upper_bits) return COV_SPARSE_TRAILING_BITS;
+      if (j == layout.kept) return COV_SPARSE_BITMAP_INVALID;
+      const uint32_t low_bits = get_bits(low, static_cast<uint64_t>(j) * kLowBits, kLowBits);
+      const int32_t index = (bit - j) * 64 + static_cast<int32_t>(low_bits);
+      if (index >= layout.n) return COV_SPARSE_INDEX_OUT_OF_RANGE;
+      if (index <= last) return COV_SPARSE_INDEX_NOT_ASCENDING;
+      last = index;
+      chunk.indices[j++] = static_cast<uint16_t>(index);
+    }
+  }
+  if (j != layout.kept) return COV_SPARSE_BITMAP_INVALID;
+  if (!trailing_bits_zero(low, static_cast<uint64_t>(layout.kept) * kLowBits)) return COV_SPARSE_TRAILING_BITS;
+  return COV_OK;
+}
+
+}  // namespace
+
+int32_t read_chunk(const uint8_t* bytes, const ChunkLayout& layout, int32_t mode, int32_t top_scale, Levels levels,
+                   Chunk& chunk) {
+  chunk.kept = 0;
+  chunk.any_high = false;
+  const int32_t scale_code = bytes[0];
+  if (scale_code == 0) {
+    for (int32_t i = 1; i < layout.bytes(); ++i) {
+      if (bytes[i] != 0) return COV_SPARSE_NOT_CANONICAL;
+    }
+    return COV_OK;
+  }
+  const uint8_t* const low = bytes + 1;
+  if (const int32_t reason = read_indices(low, layout, chunk); reason != COV_OK) return reason;
+  const uint8_t* const codes = low + layout.low_bytes + layout.upper_bytes;
+  if (!trailing_bits_zero(codes, static_cast<uint64_t>(layout.value_bits))) return COV_SPARSE_TRAILING_BITS;
+  const int32_t scale = top_scale - kScaleCodeMax + scale_code;
+  const float low_value = power(2 * scale + levels.low);
+  const float high_value = power(2 * scale + levels.high);
+  for (int32_t j = 0; j < layout.kept; ++j) {
+    const uint32_t code = get_bits(codes, static_cast<uint64_t>(j) * static_cast<uint64_t>(mode), mode);
+    const bool high = code & 2;
+    chunk.any_high |= high;
+    const float magnitude = high ? high_value : low_value;
+    chunk.values[j] = code & 1 ? -magnitude : magnitude;
+  }
+  if (chunk.any_high && levels.low == levels.high) return COV_SPARSE_NOT_CANONICAL;
+  chunk.kept = layout.kept;
+  return COV_OK;
+}
+
+}  // namespace covenant::sparse
