@@ -59,7 +59,7 @@ function checkWorkspaces() {
       string,
       Record<string, string>
     >;
-    const names = { ...manifest["dependencies"], ...manifest["devDependencies"] };
+    const names = { ...manifest.dependencies, ...manifest.devDependencies };
     for (const [name, version] of Object.entries(names)) {
       if (name.startsWith("@covenant/")) continue;
       if (!/^\d/.test(version)) faults.push(`${file}: ${name} is not pinned (${version}).`);
