@@ -48,7 +48,10 @@ const stages = [
   ],
   [
     "kernels",
-    () => run("ctest", ["--test-dir", "kernels/build", "--output-on-failure", "-j", "2"]),
+    () =>
+      run(pinnedNode, ["scripts/build-kernels.mjs", "--tests"]) &&
+      run(pinnedNode, ["scripts/build-kernels.mjs", "--tests"]) &&
+      run("ctest", ["--test-dir", "kernels/build", "--output-on-failure", "-j", "2"]),
   ],
   [
     "unit",
