@@ -40,12 +40,15 @@ class ThreadPool {
 
   int threads() const { return static_cast<int>(workers_.size()) + 1; }
 
+  // Inside a body: which thread runs it, in [0, threads()); 0 is the caller. For private scratch.
+  static int worker();
+
   // Runs body(0) .. body(tasks - 1), each once, and returns when all are done. Bodies must not
   // throw and must not call run on the same pool. One caller at a time.
   void run(int64_t tasks, TaskRef body);
 
  private:
-  void work();
+  void work(int index);
   void drain(const TaskRef& body, int64_t tasks);
 
   std::vector<std::thread> workers_;

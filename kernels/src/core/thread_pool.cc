@@ -1,0 +1,126 @@
+// Fork-join pool: workers sleep on a condition variable, so an oversubscribed machine is not spun on.
+#include "core/thread_pool.h"
+
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <system_error>
+
+#if defined(__linux__)
+#include <sched.h>
+#endif
+
+namespace covenant {
+namespace {
+
+#if defined(__linux__)
+// CPUs of a quota file pair or of cgroup v2's cpu.max; 0 when there is no limit.
+double quota_from(const char* path, bool v2) {
+  std::FILE* file = std::fopen(path, "r");
+  if (file == nullptr) return 0.0;
+  char text[64] = {0};
+  const size_t read = std::fread(text, 1, sizeof text - 1, file);
+  std::fclose(file);
+  if (read == 0) return 0.0;
+  char* end = nullptr;
+  const double quota = std::strtod(text, &end);  // "max" parses as nothing
+  if (end == text || quota <= 0) return 0.0;
+  if (!v2) return quota;
+  const double period = std::strtod(end, nullptr);
+  return period > 0 ? quota / period : 0.0;
+}
+
+double cgroup_cpus() {
+  const double v2 = quota_from("/sys/fs/cgroup/cpu.max", true);
+  if (v2 > 0) return v2;
+  const double quota = quota_from("/sys/fs/cgroup/cpu/cpu.cfs_quota_us", false);
+  const double period = quota_from("/sys/fs/cgroup/cpu/cpu.cfs_period_us", false);
+  return quota > 0 && period > 0 ? quota / period : 0.0;
+}
+#endif
+
+thread_local int worker_index = 0;
+
+}  // namespace
+
+int ThreadPool::worker() { return worker_index; }
+
+int default_thread_count() {
+  int cpus = static_cast<int>(std::thread::hardware_concurrency());
+#if defined(__linux__)
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  if (sched_getaffinity(0, sizeof set, &set) == 0 && CPU_COUNT(&set) > 0) cpus = CPU_COUNT(&set);
+  const double quota = cgroup_cpus();
+  if (quota > 0 && quota < cpus) cpus = static_cast<int>(quota);  // rounds down
+#endif
+  return cpus < 1 ? 1 : cpus;
+}
+
+ThreadPool::ThreadPool(int threads) {
+  workers_.reserve(static_cast<size_t>(threads > 1 ? threads - 1 : 0));
+  for (int i = 1; i < threads; ++i) {
+    try {
+      workers_.emplace_back([this, i] { work(i); });
+    } catch (const std::system_error&) {
+      break;  // fewer threads: slower, same results
+    }
+  }
+}
+
+ThreadPool::~ThreadPool() {
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    stop_ = true;
+  }
+  wake_.notify_all();
+  for (std::thread& worker : workers_) worker.join();
+}
+
+void ThreadPool::drain(const TaskRef& body, int64_t tasks) {
+  for (;;) {
+    const int64_t task = next_.fetch_add(1, std::memory_order_relaxed);
+    if (task >= tasks) return;
+    body(task);
+  }
+}
+
+void ThreadPool::run(int64_t tasks, TaskRef body) {
+  if (workers_.empty() || tasks <= 1) {
+    for (int64_t task = 0; task < tasks; ++task) body(task);
+    return;
+  }
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    body_ = &body;
+    tasks_ = tasks;
+    next_.store(0, std::memory_order_relaxed);
+    ++generation_;
+  }
+  wake_.notify_all();
+  drain(body, tasks);
+  // A worker that has not woken up yet finds nothing to do: only those inside count.
+  std::unique_lock<std::mutex> lock(mutex_);
+  body_ = nullptr;
+  done_.wait(lock, [this] { return active_ == 0; });
+}
+
+void ThreadPool::work(int index) {
+  worker_index = index;
+  uint64_t seen = 0;
+  std::unique_lock<std::mutex> lock(mutex_);
+  for (;;) {
+    wake_.wait(lock, [&] { return stop_ || (generation_ != seen && body_ != nullptr); });
+    if (stop_) return;
+    seen = generation_;
+    const TaskRef* body = body_;
+    const int64_t tasks = tasks_;
+    ++active_;
+    lock.unlock();
+    drain(*body, tasks);
+    lock.lock();
+    if (--active_ == 0) done_.notify_one();
+  }
+}
+
+}  // namespace covenant

@@ -1,0 +1,56 @@
+// Final norm, logits and what is read off them, in chunks of rows so that the logits of a large
+// vocabulary never have to exist at once.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "engine/model.h"
+
+namespace covenant {
+
+// Rows of logits computed together: fixed by the vocabulary, so bits do not depend on the batch.
+int64_t head_chunk_rows(const cov_model& model);
+
+// Working memory for one chunk; cut from `work` (head_work_size() floats).
+struct HeadWork {
+  float *normed, *r, *logits, *dnormed, *zeros, *partials, *panels;
+  HeadWork(const cov_model& model, float* work);
+};
+int64_t head_work_size(const cov_model& model);
+
+// Scored rows of one group and where their results go.
+struct HeadRow {
+  int64_t row;       // in the group's activations
+  int64_t position;  // in the batch
+  int32_t target;
+};
+
+struct HeadOutput {
+  float* log_probs;  // each may be null; indexed by position
+  float* entropy;
+  int32_t* top_tokens;
+  float* top_log_probs;
+  int32_t top_count;
+  float inverse_temperature;
+};
+
+// Final norm and logits of `count` rows given by index: work.normed and work.logits, both compact.
+void head_logits(cov_model& model, const float* last, const int64_t* rows, int64_t count,
+                 HeadWork& work);
+
+// Results for the rows. With `coefficients` (indexed by position, or `constant` when null) it also
+// runs the head's backward pass: dx (group rows, d) gets the gradient at `last`; rows that are not
+// listed are left alone. Throws Failure when a log-prob is not finite.
+void head(cov_model& model, const float* last, const std::vector<HeadRow>& rows,
+          const HeadOutput& output, bool backward, const float* coefficients, float constant,
+          float* dx, HeadWork& work);
+
+// Tokens of the `count` largest logits, ties by lowest id, and their log-probs.
+void top_log_probs(const float* logits, int64_t vocab, double lse, float inverse_temperature,
+                   int32_t count, std::vector<int32_t>& order, int32_t* tokens, float* log_probs);
+
+// Natural logarithm by IEEE operations only; the argument is a normal positive number.
+double exact_log(double x);
+
+}  // namespace covenant

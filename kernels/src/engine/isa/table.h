@@ -1,0 +1,96 @@
+// The inner kernels of the engine, compiled once per instruction set and chosen at run time.
+//
+// Every entry gives the same bits in every implementation: elementwise work is plain IEEE fp32,
+// sums over a row use 16 running sums (lane = index mod 16) folded by halves (8, 4, 2, 1), products
+// feed one fused multiply-add per step in index order.
+#pragma once
+
+#include <stdint.h>
+
+namespace covenant {
+
+// Columns of one packed panel of a right-hand matrix.
+constexpr int64_t kPanel = 32;
+
+// What one pass over a row of logits yields (z scaled by the inverse temperature).
+struct RowStats {
+  float max;  // largest scaled logit
+  float sum;  // sum of exp(z - max)
+  float dot;  // sum of exp(z - max) * (z - max)
+};
+
+struct AdamwScalars {
+  float decay;        // 1 - learning_rate * weight_decay, or 1
+  float beta1, one_minus_beta1;
+  float beta2, one_minus_beta2;
+  float step_size;    // learning_rate / (1 - beta1^t)
+  float inv_bias2;    // 1 / sqrt(1 - beta2^t)
+  float epsilon;
+  float grad_scale;   // clip factor
+};
+
+struct KernelTable {
+  const char* name;
+
+  // C[m, n] = init + A[m, k] B[k, n]; A(i, k) = a[i * a_row + k * a_k] with one stride equal to 1;
+  // B in panels of 32 columns, panel p at b + p * b_panel, row-major [k][32], zero padded.
+  // init (may be null: zeros) and c have their own row strides and may be the same buffer. The sum
+  // of one element is one chain of fused multiply-adds in k order: no blocking shows in the bits.
+  void (*gemm)(int64_t m, int64_t n, int64_t k, const float* a, int64_t a_row, int64_t a_k,
+               const float* b, int64_t b_panel, const float* init, int64_t init_row, float* c,
+               int64_t c_row);
+
+  // Panels of the transpose: out panel p, row j, column c = w[(32 p + c) * ld + j], c < n - 32 p.
+  void (*pack_transposed)(const float* w, int64_t n, int64_t k, int64_t ld, float* out);
+  // One panel of at most 32 columns: out[j * 32 + c] = w[j * ld + c].
+  void (*pack_panel)(const float* w, int64_t columns, int64_t k, int64_t ld, float* out);
+
+  // y = x * r * gain, r = 1 / sqrt(mean(x^2) + eps); returns r.
+  float (*rmsnorm)(const float* x, const float* gain, float eps, int64_t n, float* y);
+  // dx = dres + r * u - x * (r^3 * (u . x) / n), u = gain * dy; dgain += dy * (x * r).
+  void (*rmsnorm_backward)(const float* x, const float* gain, const float* dy, const float* dres,
+                           float r, int64_t n, float* dx, float* dgain);
+
+  // In place on `heads` heads of `dim` floats: (a, b) -> (a c - b s, b c + a s), halves rotated.
+  void (*rope)(float* x, const float* cosine, const float* sine, int64_t heads, int64_t dim);
+  // The transpose of the rotation, for gradients.
+  void (*rope_backward)(float* x, const float* cosine, const float* sine, int64_t heads,
+                        int64_t dim);
+
+  // h = silu(gate) * up.
+  void (*swiglu)(const float* gate, const float* up, int64_t n, float* h);
+  // h as above; dgate, dup from dh. Any output may alias its own input.
+  void (*swiglu_backward)(const float* gate, const float* up, const float* dh, int64_t n, float* h,
+                          float* dgate, float* dup);
+
+  // In place softmax of s[0, n) * scale, zeros in [n, padded); returns max + log(sum).
+  float (*softmax)(float* s, float scale, int64_t n, int64_t padded);
+  // p = exp(s * scale - lse) in [0, n), zeros in [n, padded); then
+  // ds = p * (dp - delta) * scale in place of dp, zeros likewise.
+  void (*softmax_backward)(float* s, float* dp, float scale, float lse, float delta, int64_t n,
+                           int64_t padded);
+  float (*dot)(const float* a, const float* b, int64_t n);
+  double (*square_sum)(const float* a, int64_t n);
+  void (*add)(const float* a, int64_t n, float* sum);
+
+  RowStats (*logit_stats)(const float* z, float inverse_temperature, int64_t n);
+  // dz = -coefficient * softmax(z), in place: exp(z * inverse_temperature - lse) * -coefficient.
+  void (*logit_gradient)(float* z, float inverse_temperature, float lse, float coefficient,
+                         int64_t n);
+  // w = exp((z - max) * inverse_temperature).
+  void (*sample_weights)(const float* z, float max, float inverse_temperature, int64_t n, float* w);
+
+  void (*adamw)(float* p, float* g, float* m, float* v, int64_t n, const AdamwScalars& scalars);
+  // y = exp(x), for tests: relative error below 2 ulp on [-86, 88]; 0 below, exp(88) above.
+  void (*exp)(const float* x, int64_t n, float* y);
+};
+
+// nullptr where the compiler or the target has no such instruction set.
+const KernelTable* kernels_portable();
+const KernelTable* kernels_avx2();
+const KernelTable* kernels_avx512();
+
+// The table in use (see cov_set_cpu_path).
+const KernelTable& kernels();
+
+}  // namespace covenant

@@ -1,0 +1,149 @@
+// State of one model and the passes over its layers. Buffers: rows are tokens, row-major.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <exception>
+#include <new>
+#include <vector>
+
+#include "core/thread_pool.h"
+#include "covenant/model.h"
+#include "engine/attention.h"
+#include "engine/memory.h"
+
+namespace covenant {
+
+// Sizes and offsets (floats) of the flat parameter buffer. q, k, v follow each other and so do gate
+// and up, so each group is one matrix.
+struct Layout {
+  int64_t vocab, d, f, layers;
+  AttentionShape attention;
+  int64_t layer_size, first_layer, final_norm, head;
+
+  explicit Layout(const cov_model_shape& shape);
+  int64_t qkv(int64_t layer) const { return first_layer + layer * layer_size; }
+  int64_t o(int64_t layer) const { return qkv(layer) + attention.width() * d; }
+  int64_t gate_up(int64_t layer) const { return o(layer) + d * d; }
+  int64_t down(int64_t layer) const { return gate_up(layer) + 2 * f * d; }
+  int64_t norm1(int64_t layer) const { return down(layer) + d * f; }
+  int64_t norm2(int64_t layer) const { return norm1(layer) + d; }
+};
+
+// Offsets of the packed matrices, the same for both directions of packing sizes.
+struct PackedWeights {
+  Buffer<float> data;
+  struct Layer { float *qkv, *o, *gate_up, *down; };
+  std::vector<Layer> layers;
+  float* head = nullptr;
+};
+
+// What the backward pass needs of one group of rows. With `shared` layers all entries alias one set.
+struct Activations {
+  struct Layer {
+    float *x, *n1, *r1, *qkv, *att, *lse, *x2, *n2, *r2, *gate_up;
+  };
+  Buffer<float> data;
+  std::vector<Layer> layers;
+  float* last = nullptr;    // (rows, d): input of the final norm
+  float* hidden = nullptr;  // (rows, f): scratch of the feed-forward part
+  int64_t rows = 0;
+
+  // Space for `count` rows; keeps its memory when it already fits.
+  void reserve(Memory& memory, const Layout& layout, int64_t count, bool shared);
+
+ private:
+  int64_t capacity_ = 0;
+  bool shared_ = false;
+};
+
+// One forward whose backward may follow.
+struct KeptForward {
+  bool valid = false;
+  std::vector<Activations> groups;
+  std::vector<int32_t> tokens, targets;
+  int64_t sequences = 0, length = 0;
+  float inverse_temperature = 1.0f;
+};
+
+}  // namespace covenant
+
+struct cov_model {
+  cov_model(const cov_model_shape& model_shape, int threads, uint64_t memory_limit_bytes);
+
+  cov_model_shape shape;
+  covenant::Layout layout;
+  covenant::Memory memory;
+  covenant::ThreadPool pool;
+  std::atomic<int32_t> references{1};
+  covenant::Buffer<float> buffers[4];  // indexed by cov_buffer
+  int64_t step_count = 0;
+
+  covenant::PackedWeights forward_weights, backward_weights;
+  covenant::Buffer<float> cosine, sine;  // (positions, dim / 2)
+  int64_t rope_length = 0;
+  covenant::Buffer<float> attention_scratch, work;
+  covenant::Activations activations;
+  covenant::KeptForward kept;
+
+  const float* parameters() const { return buffers[COV_PARAMETERS].data(); }
+  float eps() const { return static_cast<float>(shape.rms_norm_eps); }
+  // Zeroed on first use.
+  float* state(cov_buffer which);
+};
+
+namespace covenant {
+
+// Packs all matrices from the current parameters.
+void pack_weights(cov_model& model, bool backward);
+
+// Makes the rotary table cover `length` positions.
+void prepare_rope(cov_model& model, int64_t length);
+
+// Attention over the rows of one layer: how is the caller's affair (plain or cached).
+class AttentionRef {
+ public:
+  template <typename Callable>
+  AttentionRef(const Callable& callable)  // NOLINT: implicit on purpose
+      : object_(&callable),
+        call_([](const void* object, int64_t layer, const float* qkv, float* out, float* lse) {
+          (*static_cast<const Callable*>(object))(layer, qkv, out, lse);
+        }) {}
+  void operator()(int64_t layer, const float* qkv, float* out, float* lse) const {
+    call_(object_, layer, qkv, out, lse);
+  }
+
+ private:
+  const void* object_;
+  void (*call_)(const void*, int64_t, const float*, float*, float*);
+};
+
+// Embedding and all layers over activations.rows rows; leaves activations.last.
+void forward_layers(cov_model& model, const int32_t* tokens, const int32_t* positions,
+                    Activations& activations, AttentionRef attention);
+
+// From dx (rows, d), the gradient at activations.last, through all layers to the embedding.
+// work: backward_work_size() floats.
+void backward_layers(cov_model& model, const int32_t* tokens, const int32_t* positions,
+                     const Segment* segments, int64_t segment_count, Activations& activations,
+                     float* dx, float* work);
+int64_t backward_work_size(const cov_model& model, int64_t rows);
+
+// Checks lengths, tokens in [0, vocab) and targets in [-1, vocab). Throws Failure.
+void check_tokens(const cov_model& model, const int32_t* tokens, int64_t count, const char* what);
+
+// Runs `body` and turns every exception into a status.
+template <typename Body>
+cov_status guarded(const Body& body) {
+  try {
+    return body();
+  } catch (const Failure& failure) {
+    return failure.status;
+  } catch (const std::bad_alloc&) {
+    return cov_error(COV_OUT_OF_MEMORY, "the system refused memory for bookkeeping");
+  } catch (const std::exception& error) {
+    return cov_error(COV_INTERNAL, "unexpected: %s", error.what());
+  }
+}
+
+}  // namespace covenant

@@ -1,0 +1,18 @@
+// The optimizer step shared by cov_model_optimizer_step and cov_model_train_step.
+#pragma once
+
+#include "engine/model.h"
+
+namespace covenant {
+
+// Throws Failure unless betas, epsilon, decay and clip make sense.
+void check_optimizer(const cov_adamw_options* options);
+
+// One AdamW step from the gradients, which are then zero; returns the norm before clipping. Throws
+// COV_NON_FINITE (gradients cleared, nothing else changed) when the norm is not finite.
+double optimizer_step(cov_model& model, const cov_adamw_options& options);
+
+// Zeroes the gradients if they exist.
+void clear_gradients(cov_model& model);
+
+}  // namespace covenant

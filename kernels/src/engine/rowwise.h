@@ -1,0 +1,51 @@
+// Operations applied row by row, in parallel over fixed blocks of rows: RMSNorm, rotary embedding,
+// SwiGLU, embedding lookup and its gradient.
+#pragma once
+
+#include <cstdint>
+
+#include "core/thread_pool.h"
+
+namespace covenant {
+
+constexpr int64_t kRowsPerTask = 32;
+
+// Calls body(first, last) for blocks of kRowsPerTask rows.
+template <typename Body>
+void for_row_blocks(ThreadPool& pool, int64_t rows, const Body& body) {
+  pool.run((rows + kRowsPerTask - 1) / kRowsPerTask, [&](int64_t task) {
+    const int64_t first = task * kRowsPerTask;
+    body(first, first + kRowsPerTask < rows ? first + kRowsPerTask : rows);
+  });
+}
+
+// x (rows, d) = embedding (vocab, d)[tokens].
+void embed(ThreadPool& pool, const float* embedding, const int32_t* tokens, int64_t rows, int64_t d,
+           float* x);
+// dembedding[tokens[row]] += dx[row], in row order.
+void embed_backward(ThreadPool& pool, const float* dx, const int32_t* tokens, int64_t rows,
+                    int64_t d, float* dembedding);
+
+// y = x * r * gain; r (rows) = 1 / sqrt(mean(x^2) + eps).
+void rmsnorm(ThreadPool& pool, const float* x, const float* gain, float eps, int64_t rows,
+             int64_t d, float* y, float* r);
+// dx = dres + J^T dy (dx may alias dres); dgain += its gradient, summed per block, blocks in order.
+// partials: rmsnorm_partials_size() floats.
+void rmsnorm_backward(ThreadPool& pool, const float* x, const float* gain, const float* r,
+                      const float* dy, const float* dres, int64_t rows, int64_t d, float* dx,
+                      float* dgain, float* partials);
+inline int64_t rmsnorm_partials_size(int64_t rows, int64_t d) {
+  return (rows + kRowsPerTask - 1) / kRowsPerTask * d;
+}
+
+// Rotates the first `heads` heads of each row of x (row stride `width`) by its position.
+void rope(ThreadPool& pool, float* x, const int32_t* positions, const float* cosine,
+          const float* sine, int64_t rows, int64_t width, int64_t heads, int64_t dim, bool backward);
+
+// gate_up (rows, 2 f) -> h (rows, f) = silu(gate) * up.
+void swiglu(ThreadPool& pool, const float* gate_up, int64_t rows, int64_t f, float* h);
+// dh (rows, f) is replaced by h; dgate_up (rows, 2 f) receives the gradient.
+void swiglu_backward(ThreadPool& pool, const float* gate_up, float* dh, int64_t rows, int64_t f,
+                     float* dgate_up);
+
+}  // namespace covenant

@@ -1,0 +1,91 @@
+// Inverse transform sampling in token order with double sums.
+#include "engine/sampler.h"
+
+#include <algorithm>
+#include <numeric>
+
+#include "engine/isa/table.h"
+
+namespace covenant {
+
+bool sampler_options_valid(const SamplerOptions& o) {
+  const bool temperature = o.temperature == 0.0f || (o.temperature >= 1e-4f && o.temperature <= 1e4f);
+  return temperature && o.top_k >= 0 && o.top_p >= 0.0f && o.top_p <= 1.0f;
+}
+
+Sampler::Sampler(int64_t vocab)
+    : vocab_(vocab), weights_(static_cast<size_t>(vocab)), order_(static_cast<size_t>(vocab)) {}
+
+void Sampler::prepare(const float* logits, const SamplerOptions& options) {
+  logits_ = logits;
+  greedy_ = options.temperature == 0.0f;
+  if (greedy_) return;
+  float max = logits[0];
+  for (int64_t i = 1; i < vocab_; ++i) max = std::max(max, logits[i]);
+  kernels().sample_weights(logits, max, 1.0f / options.temperature, vocab_, weights_.data());
+  const bool top_p = options.top_p > 0.0f && options.top_p < 1.0f;
+  if ((options.top_k > 0 && options.top_k < vocab_) || top_p) keep_largest(options);
+  total_ = 0.0;
+  for (float weight : weights_) total_ += static_cast<double>(weight);
+}
+
+// Zeroes the weights outside top-k and top-p.
+void Sampler::keep_largest(const SamplerOptions& options) {
+  std::iota(order_.begin(), order_.end(), 0);
+  const int64_t count =
+      options.top_k > 0 ? std::min<int64_t>(options.top_k, vocab_) : vocab_;
+  std::partial_sort(order_.begin(), order_.begin() + count, order_.end(),
+                    [this](int32_t a, int32_t b) {
+                      const float x = weights_[static_cast<size_t>(a)];
+                      const float y = weights_[static_cast<size_t>(b)];
+                      return x != y ? x > y : a < b;
+                    });
+  int64_t kept = count;
+  if (options.top_p > 0.0f && options.top_p < 1.0f) {
+    double total = 0.0;
+    for (int64_t i = 0; i < count; ++i)
+      total += static_cast<double>(weights_[static_cast<size_t>(order_[static_cast<size_t>(i)])]);
+    const double wanted = static_cast<double>(options.top_p) * total;
+    double sum = 0.0;
+    for (kept = 0; kept < count && (kept == 0 || sum < wanted); ++kept)
+      sum += static_cast<double>(weights_[static_cast<size_t>(order_[static_cast<size_t>(kept)])]);
+  }
+  for (size_t i = static_cast<size_t>(kept); i < order_.size(); ++i)
+    weights_[static_cast<size_t>(order_[i])] = 0.0f;
+}
+
+int32_t Sampler::draw(double u) const {
+  if (greedy_) return static_cast<int32_t>(std::max_element(logits_, logits_ + vocab_) - logits_);
+  const double target = u * total_;
+  double sum = 0.0;
+  int32_t last = 0;
+  for (int64_t i = 0; i < vocab_; ++i) {
+    const float weight = weights_[static_cast<size_t>(i)];
+    if (weight == 0.0f) continue;
+    last = static_cast<int32_t>(i);
+    sum += static_cast<double>(weight);
+    if (sum > target) return last;
+  }
+  return last;  // u * total rounded up to total
+}
+
+float Sampler::margin(int32_t token, double u) const {
+  if (greedy_) {
+    if (draw(u) != token) return 0.0f;
+    bool first = true;
+    float second = 0.0f;
+    for (int64_t i = 0; i < vocab_; ++i) {
+      if (i == token || (!first && logits_[i] <= second)) continue;
+      second = logits_[i];
+      first = false;
+    }
+    return logits_[token] - second;
+  }
+  double before = 0.0;
+  for (int32_t i = 0; i < token; ++i) before += static_cast<double>(weights_[static_cast<size_t>(i)]);
+  const double low = before / total_;
+  const double high = (before + static_cast<double>(weights_[static_cast<size_t>(token)])) / total_;
+  return u >= low && u < high ? static_cast<float>(std::min(u - low, high - u)) : 0.0f;
+}
+
+}  // namespace covenant
