@@ -14,7 +14,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file covenant/basilica/v1/inference.proto.
  */
 export const file_covenant_basilica_v1_inference: GenFile = /*@__PURE__*/
-  fileDesc("CiRjb3ZlbmFudC9iYXNpbGljYS92MS9pbmZlcmVuY2UucHJvdG8SFGNvdmVuYW50LmJhc2lsaWNhLnYxIjoKEUxpc3RNb2RlbHNSZXF1ZXN0EhEKCXBhZ2Vfc2l6ZRgBIAEoDRISCgpwYWdlX3Rva2VuGAIgASgJInQKBU1vZGVsEgoKAmlkGAEgASgJEhcKD2NoZWNrcG9pbnRfcm9vdBgCIAEoDBIVCg1jcmVhdGVkX2F0X21zGAMgASgDEi8KBmNvbmZpZxgEIAEoCzIfLmNvdmVuYW50LmNvbW1vbi52MS5Nb2RlbENvbmZpZyJaChJMaXN0TW9kZWxzUmVzcG9uc2USKwoGbW9kZWxzGAEgAygLMhsuY292ZW5hbnQuYmFzaWxpY2EudjEuTW9kZWwSFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJIiwKC0NoYXRNZXNzYWdlEgwKBHJvbGUYASABKAkSDwoHY29udGVudBgCIAEoCSK1AgoPQ29tcGxldGVSZXF1ZXN0Eg0KBW1vZGVsGAEgASgJEjMKCG1lc3NhZ2VzGAIgAygLMiEuY292ZW5hbnQuYmFzaWxpY2EudjEuQ2hhdE1lc3NhZ2USDgoGcHJvbXB0GAMgASgJEhUKDXByb21wdF90b2tlbnMYBCADKA0SOAoIc2FtcGxpbmcYBSABKAsyJi5jb3ZlbmFudC5jb21tb24udjEuU2FtcGxpbmdQYXJhbWV0ZXJzEgkKAW4YBiABKA0SEQoEc2VlZBgHIAEoBEgAiAEBEgwKBHN0b3AYCCADKAkSFgoJbG9nX3Byb2JzGAkgASgNSAGIAQESDAoEZWNobxgKIAEoCBIUCgx3YW50X3JlY2VpcHQYCyABKAhCBwoFX3NlZWRCDAoKX2xvZ19wcm9icyKdAQoMVG9rZW5Mb2dQcm9iEg0KBXRva2VuGAEgASgNEgwKBHRleHQYAiABKAkSFQoIbG9nX3Byb2IYAyABKAFIAIgBARI3CgxhbHRlcm5hdGl2ZXMYBCADKAsyIS5jb3ZlbmFudC5iYXNpbGljYS52MS5BbHRlcm5hdGl2ZRITCgt0ZXh0X29mZnNldBgFIAEoDUILCglfbG9nX3Byb2IiPAoLQWx0ZXJuYXRpdmUSDQoFdG9rZW4YASABKA0SDAoEdGV4dBgCIAEoCRIQCghsb2dfcHJvYhgDIAEoASJ6Cg9Db21wbGV0aW9uUGllY2USDgoGY2hvaWNlGAEgASgNEgwKBHRleHQYAiABKAkSMgoGdG9rZW5zGAMgAygLMiIuY292ZW5hbnQuYmFzaWxpY2EudjEuVG9rZW5Mb2dQcm9iEhUKDWZpbmlzaF9yZWFzb24YBCABKAkidwoRQ29tcGxldGlvblN1bW1hcnkSFQoNY29tcGxldGlvbl9pZBgBIAEoCRIVCg1wcm9tcHRfdG9rZW5zGAIgASgNEhkKEWNvbXBsZXRpb25fdG9rZW5zGAMgASgNEhkKEXJlY2VpcHRfYXZhaWxhYmxlGAQgASgIIo4BChBDb21wbGV0ZVJlc3BvbnNlEjYKBXBpZWNlGAEgASgLMiUuY292ZW5hbnQuYmFzaWxpY2EudjEuQ29tcGxldGlvblBpZWNlSAASOgoHc3VtbWFyeRgCIAEoCzInLmNvdmVuYW50LmJhc2lsaWNhLnYxLkNvbXBsZXRpb25TdW1tYXJ5SABCBgoEaXRlbSI6ChFHZXRSZWNlaXB0UmVxdWVzdBIVCg1jb21wbGV0aW9uX2lkGAEgASgJEg4KBmNob2ljZRgCIAEoDSJBChJHZXRSZWNlaXB0UmVzcG9uc2USKwoHcmVjZWlwdBgBIAEoCzIaLmNvdmVuYW50LmdyYWlsLnYxLlJlY2VpcHQiQwoUVmVyaWZ5UmVjZWlwdFJlcXVlc3QSKwoHcmVjZWlwdBgBIAEoCzIaLmNvdmVuYW50LmdyYWlsLnYxLlJlY2VpcHQiqgEKFVZlcmlmeVJlY2VpcHRSZXNwb25zZRIQCgh2ZXJpZmllZBgBIAEoCBIuCgZyZWFzb24YAiABKA4yHi5jb3ZlbmFudC5ncmFpbC52MS5Qcm9vZlJlYXNvbhITCgtleHBsYW5hdGlvbhgDIAEoCRI6CgxtZWFzdXJlbWVudHMYBCABKAsyJC5jb3ZlbmFudC5ncmFpbC52MS5Qcm9vZk1lYXN1cmVtZW50czKUAwoJSW5mZXJlbmNlEl8KCkxpc3RNb2RlbHMSJy5jb3ZlbmFudC5iYXNpbGljYS52MS5MaXN0TW9kZWxzUmVxdWVzdBooLmNvdmVuYW50LmJhc2lsaWNhLnYxLkxpc3RNb2RlbHNSZXNwb25zZRJbCghDb21wbGV0ZRIlLmNvdmVuYW50LmJhc2lsaWNhLnYxLkNvbXBsZXRlUmVxdWVzdBomLmNvdmVuYW50LmJhc2lsaWNhLnYxLkNvbXBsZXRlUmVzcG9uc2UwARJfCgpHZXRSZWNlaXB0EicuY292ZW5hbnQuYmFzaWxpY2EudjEuR2V0UmVjZWlwdFJlcXVlc3QaKC5jb3ZlbmFudC5iYXNpbGljYS52MS5HZXRSZWNlaXB0UmVzcG9uc2USaAoNVmVyaWZ5UmVjZWlwdBIqLmNvdmVuYW50LmJhc2lsaWNhLnYxLlZlcmlmeVJlY2VpcHRSZXF1ZXN0GisuY292ZW5hbnQuYmFzaWxpY2EudjEuVmVyaWZ5UmVjZWlwdFJlc3BvbnNlYgZwcm90bzM", [file_covenant_common_v1_common, file_covenant_grail_v1_proof]);
+  fileDesc("CiRjb3ZlbmFudC9iYXNpbGljYS92MS9pbmZlcmVuY2UucHJvdG8SFGNvdmVuYW50LmJhc2lsaWNhLnYxIjoKEUxpc3RNb2RlbHNSZXF1ZXN0EhEKCXBhZ2Vfc2l6ZRgBIAEoDRISCgpwYWdlX3Rva2VuGAIgASgJInQKBU1vZGVsEgoKAmlkGAEgASgJEhcKD2NoZWNrcG9pbnRfcm9vdBgCIAEoDBIVCg1jcmVhdGVkX2F0X21zGAMgASgDEi8KBmNvbmZpZxgEIAEoCzIfLmNvdmVuYW50LmNvbW1vbi52MS5Nb2RlbENvbmZpZyJaChJMaXN0TW9kZWxzUmVzcG9uc2USKwoGbW9kZWxzGAEgAygLMhsuY292ZW5hbnQuYmFzaWxpY2EudjEuTW9kZWwSFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJIiwKC0NoYXRNZXNzYWdlEgwKBHJvbGUYASABKAkSDwoHY29udGVudBgCIAEoCSK1AgoPQ29tcGxldGVSZXF1ZXN0Eg0KBW1vZGVsGAEgASgJEjMKCG1lc3NhZ2VzGAIgAygLMiEuY292ZW5hbnQuYmFzaWxpY2EudjEuQ2hhdE1lc3NhZ2USDgoGcHJvbXB0GAMgASgJEhUKDXByb21wdF90b2tlbnMYBCADKA0SOAoIc2FtcGxpbmcYBSABKAsyJi5jb3ZlbmFudC5jb21tb24udjEuU2FtcGxpbmdQYXJhbWV0ZXJzEgkKAW4YBiABKA0SEQoEc2VlZBgHIAEoBEgAiAEBEgwKBHN0b3AYCCADKAkSFgoJbG9nX3Byb2JzGAkgASgNSAGIAQESDAoEZWNobxgKIAEoCBIUCgx3YW50X3JlY2VpcHQYCyABKAhCBwoFX3NlZWRCDAoKX2xvZ19wcm9icyKxAQoMVG9rZW5Mb2dQcm9iEg0KBXRva2VuGAEgASgNEgwKBHRleHQYAiABKAkSFQoIbG9nX3Byb2IYAyABKAFIAIgBARI3CgxhbHRlcm5hdGl2ZXMYBCADKAsyIS5jb3ZlbmFudC5iYXNpbGljYS52MS5BbHRlcm5hdGl2ZRITCgt0ZXh0X29mZnNldBgFIAEoDRISCgp0ZXh0X2J5dGVzGAYgASgMQgsKCV9sb2dfcHJvYiJQCgtBbHRlcm5hdGl2ZRINCgV0b2tlbhgBIAEoDRIMCgR0ZXh0GAIgASgJEhAKCGxvZ19wcm9iGAMgASgBEhIKCnRleHRfYnl0ZXMYBCABKAwiegoPQ29tcGxldGlvblBpZWNlEg4KBmNob2ljZRgBIAEoDRIMCgR0ZXh0GAIgASgJEjIKBnRva2VucxgDIAMoCzIiLmNvdmVuYW50LmJhc2lsaWNhLnYxLlRva2VuTG9nUHJvYhIVCg1maW5pc2hfcmVhc29uGAQgASgJIncKEUNvbXBsZXRpb25TdW1tYXJ5EhUKDWNvbXBsZXRpb25faWQYASABKAkSFQoNcHJvbXB0X3Rva2VucxgCIAEoDRIZChFjb21wbGV0aW9uX3Rva2VucxgDIAEoDRIZChFyZWNlaXB0X2F2YWlsYWJsZRgEIAEoCCKOAQoQQ29tcGxldGVSZXNwb25zZRI2CgVwaWVjZRgBIAEoCzIlLmNvdmVuYW50LmJhc2lsaWNhLnYxLkNvbXBsZXRpb25QaWVjZUgAEjoKB3N1bW1hcnkYAiABKAsyJy5jb3ZlbmFudC5iYXNpbGljYS52MS5Db21wbGV0aW9uU3VtbWFyeUgAQgYKBGl0ZW0iOgoRR2V0UmVjZWlwdFJlcXVlc3QSFQoNY29tcGxldGlvbl9pZBgBIAEoCRIOCgZjaG9pY2UYAiABKA0iQQoSR2V0UmVjZWlwdFJlc3BvbnNlEisKB3JlY2VpcHQYASABKAsyGi5jb3ZlbmFudC5ncmFpbC52MS5SZWNlaXB0IkMKFFZlcmlmeVJlY2VpcHRSZXF1ZXN0EisKB3JlY2VpcHQYASABKAsyGi5jb3ZlbmFudC5ncmFpbC52MS5SZWNlaXB0IqoBChVWZXJpZnlSZWNlaXB0UmVzcG9uc2USEAoIdmVyaWZpZWQYASABKAgSLgoGcmVhc29uGAIgASgOMh4uY292ZW5hbnQuZ3JhaWwudjEuUHJvb2ZSZWFzb24SEwoLZXhwbGFuYXRpb24YAyABKAkSOgoMbWVhc3VyZW1lbnRzGAQgASgLMiQuY292ZW5hbnQuZ3JhaWwudjEuUHJvb2ZNZWFzdXJlbWVudHMylAMKCUluZmVyZW5jZRJfCgpMaXN0TW9kZWxzEicuY292ZW5hbnQuYmFzaWxpY2EudjEuTGlzdE1vZGVsc1JlcXVlc3QaKC5jb3ZlbmFudC5iYXNpbGljYS52MS5MaXN0TW9kZWxzUmVzcG9uc2USWwoIQ29tcGxldGUSJS5jb3ZlbmFudC5iYXNpbGljYS52MS5Db21wbGV0ZVJlcXVlc3QaJi5jb3ZlbmFudC5iYXNpbGljYS52MS5Db21wbGV0ZVJlc3BvbnNlMAESXwoKR2V0UmVjZWlwdBInLmNvdmVuYW50LmJhc2lsaWNhLnYxLkdldFJlY2VpcHRSZXF1ZXN0GiguY292ZW5hbnQuYmFzaWxpY2EudjEuR2V0UmVjZWlwdFJlc3BvbnNlEmgKDVZlcmlmeVJlY2VpcHQSKi5jb3ZlbmFudC5iYXNpbGljYS52MS5WZXJpZnlSZWNlaXB0UmVxdWVzdBorLmNvdmVuYW50LmJhc2lsaWNhLnYxLlZlcmlmeVJlY2VpcHRSZXNwb25zZWIGcHJvdG8z", [file_covenant_common_v1_common, file_covenant_grail_v1_proof]);
 
 /**
  * Bounds the list.
@@ -131,6 +131,8 @@ export const ChatMessageSchema: GenMessage<ChatMessage> = /*@__PURE__*/
  */
 export type CompleteRequest = Message<"covenant.basilica.v1.CompleteRequest"> & {
   /**
+   * Id from ListModels; empty means the only one there is.
+   *
    * @generated from field: string model = 1;
    */
   model: string;
@@ -153,6 +155,8 @@ export type CompleteRequest = Message<"covenant.basilica.v1.CompleteRequest"> & 
   promptTokens: number[];
 
   /**
+   * max_new_tokens 0 only scores (with echo); more than the context leaves is cut to what it leaves.
+   *
    * @generated from field: covenant.common.v1.SamplingParameters sampling = 5;
    */
   sampling?: SamplingParameters | undefined;
@@ -165,11 +169,15 @@ export type CompleteRequest = Message<"covenant.basilica.v1.CompleteRequest"> & 
   n: number;
 
   /**
+   * The same seed and request give the same completion; without it a new draw every time.
+   *
    * @generated from field: optional uint64 seed = 7;
    */
   seed?: bigint | undefined;
 
   /**
+   * At most 16, of at most 256 bytes; the completion ends before the first that appears.
+   *
    * @generated from field: repeated string stop = 8;
    */
   stop: string[];
@@ -233,6 +241,13 @@ export type TokenLogProb = Message<"covenant.basilica.v1.TokenLogProb"> & {
    * @generated from field: uint32 text_offset = 5;
    */
   textOffset: number;
+
+  /**
+   * The token's bytes: text is not whole where a character spans tokens.
+   *
+   * @generated from field: bytes text_bytes = 6;
+   */
+  textBytes: Uint8Array;
 };
 
 /**
@@ -262,6 +277,11 @@ export type Alternative = Message<"covenant.basilica.v1.Alternative"> & {
    * @generated from field: double log_prob = 3;
    */
   logProb: number;
+
+  /**
+   * @generated from field: bytes text_bytes = 4;
+   */
+  textBytes: Uint8Array;
 };
 
 /**
@@ -384,6 +404,8 @@ export type GetReceiptRequest = Message<"covenant.basilica.v1.GetReceiptRequest"
   completionId: string;
 
   /**
+   * From 0 to n - 1.
+   *
    * @generated from field: uint32 choice = 2;
    */
   choice: number;
