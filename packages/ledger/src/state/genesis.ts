@@ -8,15 +8,26 @@ import {
   raoSchema,
 } from "./hyperparameters.ts";
 import { isAddress } from "./registration.ts";
-import type { ChainState, SubnetState } from "./types.ts";
+import type { Account, ChainState, SubnetState } from "./types.ts";
 
 const addressSchema = z.string().refine(isAddress, "not an SS58 address of network 42");
+const RAO_DECIMALS = 9;
+const RAO_PER_TAO = 10n ** BigInt(RAO_DECIMALS);
 /** Most accounts that a genesis may name. */
 const ACCOUNTS_MAX = 65_536;
 /** Most subnets of one chain. */
 const SUBNETS_MAX = 128;
 /** Substrate remembers this many block hashes; an extrinsic cannot live longer. */
 const MAX_ERA_BLOCKS = 2400;
+
+/** TAO as a number or decimal text with up to nine decimals, read as rao. */
+const taoSchema = z
+  .union([z.number().nonnegative().max(9_000_000).transform(String), z.string()])
+  .pipe(z.string().regex(/^\d{1,9}(\.\d{1,9})?$/, "not an amount of TAO"))
+  .transform((text) => {
+    const [whole, decimals = ""] = text.split(".");
+    return BigInt(whole!) * RAO_PER_TAO + BigInt(decimals.padEnd(RAO_DECIMALS, "0"));
+  });
 
 /** How a chain begins. Two chains with different genesis never accept each other's signatures. */
 export const genesisSchema = z.strictObject({
@@ -25,16 +36,19 @@ export const genesisSchema = z.strictObject({
   /** Unix milliseconds; block 0. */
   timeMs: z.number().int().nonnegative().default(0),
   sudo: addressSchema.optional(),
-  accounts: z
-    .array(z.strictObject({ address: addressSchema, balanceRao: raoSchema }))
-    .max(ACCOUNTS_MAX)
-    .default([]),
+  /** TAO by address. */
+  balances: z
+    .record(addressSchema, taoSchema)
+    .refine((balances) => Object.keys(balances).length <= ACCOUNTS_MAX, "too many accounts")
+    .default({}),
   subnets: z
     .array(
       z.strictObject({
         netuid: z.number().int().min(1).max(65_535),
-        ownerColdkey: addressSchema,
-        ownerHotkey: addressSchema,
+        /** Coldkey that may administer the subnet. */
+        owner: addressSchema,
+        /** Hotkey that receives the owner's cut; the owner's own address when absent. */
+        ownerHotkey: addressSchema.optional(),
         preset: z.enum(["development", "subtensor"]).default("development"),
         hyperparameters: hyperparametersSchema.partial().default({}),
         /** True: emission begins with block 1; false: with the owner's startCall. */
@@ -54,20 +68,22 @@ export type Genesis = z.output<typeof genesisSchema>;
 /** A genesis configuration as people write it. */
 export type GenesisInput = z.input<typeof genesisSchema>;
 
-/** The state at block 0. Throws a RangeError when accounts or subnets are named twice. */
+/** The state at block 0. Throws a RangeError when a subnet is named twice. */
 export function genesisState(genesis: Genesis): ChainState {
   const genesisHash = toHex(canonicalHash(genesis));
   let genesisRao = 0n;
-  for (const account of genesis.accounts) genesisRao += account.balanceRao;
-  const accounts = new Map(
-    genesis.accounts.map(({ address, balanceRao }) => [address, { balanceRao, nonce: 0 }]),
-  );
+  const accounts = new Map<string, Account>();
+  for (const [address, balanceRao] of Object.entries(genesis.balances)) {
+    genesisRao += balanceRao;
+    accounts.set(address, { balanceRao, nonce: 0 });
+  }
   const subnets = new Map(genesis.subnets.map((subnet) => [subnet.netuid, genesisSubnet(subnet)]));
-  if (accounts.size !== genesis.accounts.length) throw new RangeError("account named twice");
   if (subnets.size !== genesis.subnets.length) throw new RangeError("subnet named twice");
-  const coldkeys = new Map(
-    genesis.subnets.map(({ ownerHotkey, ownerColdkey }) => [ownerHotkey, ownerColdkey]),
-  );
+  const coldkeys = new Map<string, string>();
+  for (const { owner, ownerHotkey } of genesis.subnets) {
+    // An owner that is its own hotkey may still register that hotkey under any coldkey.
+    if (ownerHotkey !== undefined && ownerHotkey !== owner) coldkeys.set(ownerHotkey, owner);
+  }
   return {
     genesisHash,
     parameters: {
@@ -94,8 +110,8 @@ function genesisSubnet(options: Genesis["subnets"][number]): SubnetState {
   };
   return {
     netuid: options.netuid,
-    ownerColdkey: options.ownerColdkey,
-    ownerHotkey: options.ownerHotkey,
+    ownerColdkey: options.owner,
+    ownerHotkey: options.ownerHotkey ?? options.owner,
     createdAtBlock: 0,
     hyperparameters,
     ...(options.started ? { startedAtBlock: 0 } : {}),

@@ -64,14 +64,13 @@ export function testGenesis(hyperparameters: Partial<Hyperparameters> = {}): Gen
   return {
     name: "ledger-test",
     sudo: testKey("sudo").address,
-    accounts: ["alice", "bob", "owner"].map((name) => ({
-      address: testKey(name).address,
-      balanceRao: tao(1_000_000),
-    })),
+    balances: Object.fromEntries(
+      ["alice", "bob", "owner"].map((name) => [testKey(name).address, 1_000_000]),
+    ),
     subnets: [
       {
         netuid: TEST_NETUID,
-        ownerColdkey: testKey("owner").address,
+        owner: testKey("owner").address,
         ownerHotkey: testKey("owner-hotkey").address,
         hyperparameters,
       },

@@ -1,0 +1,19 @@
+/**
+ * The chain as the mesh needs it: the `Ledger` interface, a client for the development chain, and the
+ * contract that every implementation of the interface passes.
+ */
+export { type ChainConfig, chainConfigSchema } from "./chain/config.ts";
+export { connectLedger } from "./client/connect.ts";
+export type {
+  Commitment,
+  EmissionState,
+  Inclusion,
+  Ledger,
+  Neuron,
+  NeuronEndpoint,
+  Subnet,
+  WeightVector,
+} from "./ledger.ts";
+export { TRAINER_PROTOCOL, VALIDATOR_PROTOCOL } from "./ledger.ts";
+export { MODULE_ERRORS, type ModuleErrorName } from "./state/errors.ts";
+export type { Hyperparameters } from "./state/hyperparameters.ts";
