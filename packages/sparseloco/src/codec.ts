@@ -1,3 +1,5 @@
+import { AggregationRule } from "@covenant/contracts/templar";
+
 /** covenant.sparse.v1 with sign and one of two magnitudes per kept value. */
 export const CODEC_2BIT = "covenant.sparse.v1";
 /** covenant.sparse.v1 with the sign only. */
@@ -14,4 +16,14 @@ export function codecMode(codec: string): "2bit" | "1bit" {
 export function payloadBytesMax(tensorLengths: readonly number[], keepPerChunk: number): number {
   const chunks = tensorLengths.reduce((sum, length) => sum + Math.ceil(length / 4096), 0);
   return 1024 * 1024 + chunks * (16 + 4 * keepPerChunk) + tensorLengths.length * 64;
+}
+
+/** Part of the protocol: before aggregation every tensor of an update is clipped to the median norm of the round's updates. */
+export const CLIP_TO_MEDIAN_NORM = true;
+
+/** How the kernels name an aggregation rule. */
+export function ruleName(rule: AggregationRule): "contributors" | "all" {
+  if (rule === AggregationRule.CONTRIBUTORS) return "contributors";
+  if (rule === AggregationRule.ALL) return "all";
+  throw new RangeError(`unknown aggregation rule ${rule}`);
 }

@@ -6,7 +6,14 @@ export {
   sampleCommitment,
   unassignedSamples,
 } from "./assignment.ts";
-export { CODEC_1BIT, CODEC_2BIT, codecMode, payloadBytesMax } from "./codec.ts";
+export {
+  CLIP_TO_MEDIAN_NORM,
+  CODEC_1BIT,
+  CODEC_2BIT,
+  codecMode,
+  payloadBytesMax,
+  ruleName,
+} from "./codec.ts";
 export { commitmentMatches, committedBucket, updateCommitment, updateKey } from "./commitment.ts";
 export type { Payload } from "./framing.ts";
 export {
@@ -51,7 +58,9 @@ export {
   createRunConfig,
   isCheckpointRound,
   learningRateSchedule,
+  openRunConfig,
   PROTOCOL_VERSION,
+  RUN_CONFIG_BYTES_MAX,
   RUN_CONFIG_KEY,
   runBucket,
   runConfigHash,

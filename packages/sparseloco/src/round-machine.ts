@@ -73,9 +73,9 @@ export function openRound(rules: RoundRules, round: number, openBlock: number): 
   };
 }
 
-/** True while announcements are taken. */
-export function takesAnnouncements(record: RoundRecord): boolean {
-  return record.state === RoundState.TRAINING || record.state === RoundState.PUBLISHING;
+/** True while a round in this state takes announcements. */
+export function takesAnnouncements(state: RoundState): boolean {
+  return state === RoundState.TRAINING || state === RoundState.PUBLISHING;
 }
 
 /** Expected peers that have not announced. */
@@ -130,7 +130,7 @@ function onExpected(
   hotkeys: readonly string[],
   block: number,
 ): RoundStep {
-  if (!takesAnnouncements(record)) return refuse(record, "the round has closed");
+  if (!takesAnnouncements(record.state)) return refuse(record, "the round has closed");
   return closeIfComplete(rules, { ...record, expected: [...hotkeys].sort() }, block);
 }
 
@@ -140,7 +140,7 @@ function onAnnounced(
   update: Announced,
   block: number,
 ): RoundStep {
-  if (!takesAnnouncements(record)) return refuse(record, "the round has closed");
+  if (!takesAnnouncements(record.state)) return refuse(record, "the round has closed");
   if (record.announced.some((known) => known.hotkey === update.hotkey)) {
     return { record, effects: [] };
   }

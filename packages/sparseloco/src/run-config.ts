@@ -1,8 +1,9 @@
-import { create } from "@bufbuild/protobuf";
-import { canonicalBytes, sha256, verifyMessage } from "@covenant/contracts";
+import { create, fromBinary } from "@bufbuild/protobuf";
+import { bytesEqual, canonicalBytes, sha256, verifyMessage } from "@covenant/contracts";
 import { AggregationRule, type RunConfig, RunConfigSchema } from "@covenant/contracts/templar";
 import type { AssignmentRules } from "./assignment.ts";
 import { CODEC_1BIT, CODEC_2BIT } from "./codec.ts";
+import { accepted, type Checked, refused } from "./result.ts";
 import type { LearningRateSchedule } from "./schedule.ts";
 
 /** Version of the protocol this software speaks. */
@@ -72,6 +73,33 @@ export function createRunConfig(choices: RunConfigChoices): RunConfig {
 /** SHA-256 of the canonical signed RunConfig: what the owner commits on the ledger. */
 export function runConfigHash(run: RunConfig): Uint8Array {
   return sha256(canonicalBytes(RunConfigSchema, run));
+}
+
+/** Largest RunConfig that is read. */
+export const RUN_CONFIG_BYTES_MAX = 4 * 1024 * 1024;
+
+/**
+ * Reads the RunConfig a run's owner stored: its SHA-256 must be the one on the ledger, the owner must have signed it, and every
+ * field must be within bounds.
+ */
+export function openRunConfig(
+  bytes: Uint8Array,
+  committedSha256: Uint8Array,
+  owner: string,
+): Checked<RunConfig> {
+  if (bytes.length > RUN_CONFIG_BYTES_MAX) return refused("TOO_LARGE", `${bytes.length} bytes`);
+  if (!bytesEqual(sha256(bytes), committedSha256)) {
+    return refused("HASH_MISMATCH", "the stored run is not the one committed on the ledger");
+  }
+  let run: RunConfig;
+  try {
+    run = fromBinary(RunConfigSchema, bytes);
+  } catch {
+    return refused("MALFORMED", "the stored run is not a RunConfig");
+  }
+  if (run.signature?.hotkey !== owner) return refused("BAD_SIGNATURE", "not signed by the owner");
+  const problems = runConfigProblems(run);
+  return problems.length === 0 ? accepted(run) : refused("MALFORMED", problems.join("; "));
 }
 
 type Rule = [path: string, value: number, min: number, max: number];

@@ -228,6 +228,11 @@ export const CATALOGUE = {
     "The server is shutting down and takes no new calls",
     "Connect again; a replacement may already be serving.",
   ),
+  COV_ENVIRONMENT_UNKNOWN: terminal(
+    "not_found",
+    "No environment of that name and version is built in",
+    "Use an environment from docs/reference/grail.md, for example arithmetic@1.",
+  ),
   COV_FAILED_PRECONDITION: terminal(
     "failed_precondition",
     "The system is not in the state that the call needs",
@@ -243,6 +248,31 @@ export const CATALOGUE = {
     "permission_denied",
     "A file exists but cannot be read or written",
     "Check its owner and permissions.",
+  ),
+  COV_GROUP_EARLY: transient(
+    "failed_precondition",
+    "Openings came before the challenge block exists",
+    "Wait for the challenge block, then deliver the openings.",
+  ),
+  COV_GROUP_LATE: terminal(
+    "failed_precondition",
+    "A group of rollouts ran out of time and was given to somebody else",
+    "Ask for new work.",
+  ),
+  COV_GROUP_PHASE: terminal(
+    "failed_precondition",
+    "A group of rollouts is already past that step",
+    "Ask for its verdict, or for new work.",
+  ),
+  COV_GROUP_TOO_LARGE: terminal(
+    "invalid_argument",
+    "A group of rollouts is larger than its contract allows",
+    "Deliver exactly what was assigned.",
+  ),
+  COV_GROUP_UNKNOWN: terminal(
+    "not_found",
+    "No such group of rollouts is assigned to the caller",
+    "Ask for new work.",
   ),
   COV_IDEMPOTENCY_CONFLICT: terminal(
     "already_exists",
@@ -319,6 +349,16 @@ export const CATALOGUE = {
     "The ledger cannot be reached",
     "Check that the ledger process runs and that ledger.url is its address.",
   ),
+  COV_MANIFEST_REFUSED: terminal(
+    "failed_precondition",
+    "A round manifest lacks a quorum, or does not follow from the local state",
+    "Wait for a manifest that a quorum of validators signed; the message names the fault.",
+  ),
+  COV_MERGED_MISMATCH: transient(
+    "data_loss",
+    "A merged update is not what its manifest says",
+    "Fetch it again, or from another validator.",
+  ),
   COV_MESSAGE_TOO_LARGE: terminal(
     "resource_exhausted",
     "A message is larger than 16 MiB",
@@ -338,6 +378,11 @@ export const CATALOGUE = {
     "not_found",
     "What the request names does not exist",
     "Check the name; a list call shows what exists.",
+  ),
+  COV_NO_VALIDATOR: transient(
+    "unavailable",
+    "No validator with stake is on the ledger",
+    "Start a validator, or configure validatorUrl.",
   ),
   COV_OBJECT_BAD_NAME: terminal(
     "invalid_argument",
@@ -384,6 +429,16 @@ export const CATALOGUE = {
     "Another process listens on the configured port",
     "Choose another listen.port (0 picks a free one) or stop the other process.",
   ),
+  COV_POST_TRAINING_ACTIVE: terminal(
+    "failed_precondition",
+    "Post-training of another job is under way",
+    "Wait until it has finished.",
+  ),
+  COV_POST_TRAINING_UNKNOWN: terminal(
+    "not_found",
+    "No such post-training job",
+    "Check the job id.",
+  ),
   COV_RECEIPT_NOT_FOUND: terminal(
     "not_found",
     "No replica holds a receipt of that completion",
@@ -394,10 +449,40 @@ export const CATALOGUE = {
     "A limit is reached",
     "Wait until load falls, or raise the named limit.",
   ),
+  COV_ROUND_PRUNED: terminal(
+    "not_found",
+    "The merged update of that round is no longer kept",
+    "Join from a newer checkpoint.",
+  ),
+  COV_ROUND_UNKNOWN: terminal(
+    "not_found",
+    "The validator has no such round yet",
+    "Ask for a round that has opened.",
+  ),
+  COV_RUN_INVALID: terminal(
+    "failed_precondition",
+    "The stored run is not the one on the ledger, or is out of bounds",
+    "Ask the run's owner for the right run.",
+  ),
+  COV_RUN_NOT_COMMITTED: transient(
+    "failed_precondition",
+    "The run's owner has not committed the run on the ledger yet",
+    "Commit the run, or check runOwner.",
+  ),
   COV_SERVER_NOT_TRUSTED: terminal(
     "unavailable",
     "The server's certificate is not signed by the configured authority or names another host",
     "Check caFile and the address; do not continue if neither is wrong.",
+  ),
+  COV_STATE_CORRUPT: terminal(
+    "data_loss",
+    "A file of the data directory is damaged",
+    "Remove what the error names; it is made again.",
+  ),
+  COV_STATE_DIVERGED: terminal(
+    "data_loss",
+    "Applying a signed round led to another state than the one it names",
+    "Nothing; the peer rebuilds its state from signed rounds.",
   ),
   COV_STREAM_IDLE: transient(
     "unavailable",
@@ -433,6 +518,31 @@ export const CATALOGUE = {
     "unknown",
     "The server failed without saying how",
     "Look into the server's log.",
+  ),
+  COV_UPDATE_LATE: terminal(
+    "failed_precondition",
+    "The round of an announced update has closed",
+    "Take part in the next round.",
+  ),
+  COV_UPDATE_NOT_COMMITTED: transient(
+    "failed_precondition",
+    "The ledger has no commitment to the announced payload",
+    "Commit the payload's hash first; announce when it is in a block.",
+  ),
+  COV_UPDATE_REFUSED: terminal(
+    "invalid_argument",
+    "An announced update breaks a rule; the message names it",
+    "Announce an update that this round's rules allow.",
+  ),
+  COV_VERDICT_UNKNOWN: terminal(
+    "not_found",
+    "There is no verdict on that participant in that round",
+    "Ask for a judged round; the scorecard lists the participants.",
+  ),
+  COV_WORKER_NOT_REGISTERED: terminal(
+    "permission_denied",
+    "The hotkey is not registered in the subnet",
+    "Register the hotkey on the ledger, then try again.",
   ),
 } as const satisfies Record<string, ErrorEntry>;
 

@@ -1,0 +1,82 @@
+import type { Hotkey } from "@covenant/contracts";
+import { Validator } from "@covenant/contracts/gauntlet";
+import type { Ledger, Neuron } from "@covenant/ledger";
+import { CovenantError, createClient } from "@covenant/runtime";
+
+/** Protocol number of a validator's endpoint on the ledger. */
+const VALIDATOR_PROTOCOL = 2;
+const RPC_TIMEOUT_MS = 30_000;
+
+/** How the peer reaches validators. */
+export type ValidatorsOptions = {
+  netuid: number;
+  hotkey: Hotkey;
+  caFile: string;
+  /** Asked first, when configured; the ledger's validators are announced to all the same. */
+  validatorUrl?: string | undefined;
+};
+
+type ValidatorClient = ReturnType<typeof createValidatorClient>;
+
+function createValidatorClient(url: string, options: ValidatorsOptions) {
+  const { caFile, hotkey } = options;
+  return createClient(Validator, { url, caFile, hotkey, timeoutMs: RPC_TIMEOUT_MS });
+}
+
+/** The validators of the subnet as the ledger lists them: their stake, and clients to speak to them. */
+export class Validators {
+  readonly #options: ValidatorsOptions;
+  readonly #ledger: Ledger;
+  readonly #clients = new Map<string, ValidatorClient>();
+  #neurons: Neuron[] = [];
+
+  constructor(options: ValidatorsOptions, modules: { ledger: Ledger }) {
+    this.#options = options;
+    this.#ledger = modules.ledger;
+  }
+
+  /** Reads the ledger again. */
+  async refresh(): Promise<void> {
+    const neurons = await this.#ledger.metagraph(this.#options.netuid);
+    this.#neurons = neurons.filter(
+      (neuron) => neuron.endpoint?.protocol === VALIDATOR_PROTOCOL && neuron.stakeRao > 0n,
+    );
+  }
+
+  /** Stake of every validator, by hotkey: what a quorum is counted against. */
+  get stake(): Map<string, bigint> {
+    return new Map(this.#neurons.map((neuron) => [neuron.hotkey, neuron.stakeRao]));
+  }
+
+  /** The validator whose rounds the peer follows: the configured one, else the one with the highest stake. */
+  get leader(): ValidatorClient {
+    const url = this.urls[0];
+    if (url === undefined) {
+      throw new CovenantError("COV_NO_VALIDATOR", "no validator with stake is on the ledger", {
+        remedy: "Start a validator, or set validatorUrl.",
+      });
+    }
+    return this.#client(url);
+  }
+
+  /** All validators, the leader first. */
+  get all(): ValidatorClient[] {
+    return this.urls.map((url) => this.#client(url));
+  }
+
+  /** Addresses of all validators, the leader's first. */
+  get urls(): string[] {
+    const ordered = [...this.#neurons].sort((a, b) => (a.stakeRao < b.stakeRao ? 1 : -1));
+    const urls = ordered.map(({ endpoint }) => `https://${endpoint!.host}:${endpoint!.port}`);
+    const { validatorUrl } = this.#options;
+    return [...new Set(validatorUrl === undefined ? urls : [validatorUrl, ...urls])];
+  }
+
+  #client(url: string): ValidatorClient {
+    const known = this.#clients.get(url);
+    if (known !== undefined) return known;
+    const client = createValidatorClient(url, this.#options);
+    this.#clients.set(url, client);
+    return client;
+  }
+}
