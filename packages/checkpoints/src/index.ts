@@ -44,3 +44,13 @@ export {
   type SafeTensor,
   writeSafetensors,
 } from "./format/safetensors.ts";
+export { ChunkStore, MANIFEST_FILE, readStoredManifest } from "./transfer/chunk-store.ts";
+export type { CallLimits, StreamClient, UploadClient } from "./transfer/client.ts";
+export { type ReadDirectoryOptions, readCheckpointDirectory } from "./transfer/directory.ts";
+export { type ReceiveOptions, type ReceiveResult, receiveCheckpoint } from "./transfer/receive.ts";
+export {
+  type ChunkReader,
+  type UploadOptions,
+  type UploadResult,
+  uploadCheckpoint,
+} from "./transfer/upload.ts";
