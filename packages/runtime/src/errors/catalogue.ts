@@ -279,6 +279,11 @@ export const CATALOGUE = {
     "The idempotency key was used before for a different request",
     "Use a new key for a new request.",
   ),
+  COV_IDENTITY_CORRUPT: terminal(
+    "failed_precondition",
+    "A key file does not hold a key",
+    "Restore the file from a backup.",
+  ),
   COV_INTERNAL: terminal(
     "internal",
     "A fault in the program; its log has the cause under the same trace id",
@@ -288,6 +293,11 @@ export const CATALOGUE = {
     "invalid_argument",
     "The request cannot be understood",
     "Correct the request; the message names the field.",
+  ),
+  COV_JOB_FAILED: terminal(
+    "failed_precondition",
+    "A job that the run needs has failed",
+    "Read the logs of its tasks; a second start tries again.",
   ),
   COV_JOB_INFEASIBLE: terminal(
     "failed_precondition",
@@ -358,6 +368,11 @@ export const CATALOGUE = {
     "data_loss",
     "A merged update is not what its manifest says",
     "Fetch it again, or from another validator.",
+  ),
+  COV_MESH_NOT_FOUND: terminal(
+    "not_found",
+    "There is no mesh in the directory",
+    "Start one with npm start, or name its directory with --data.",
   ),
   COV_MESSAGE_TOO_LARGE: terminal(
     "resource_exhausted",
@@ -434,10 +449,25 @@ export const CATALOGUE = {
     "Post-training of another job is under way",
     "Wait until it has finished.",
   ),
+  COV_POST_TRAINING_FAILED: terminal(
+    "failed_precondition",
+    "Post-training has failed",
+    "Read the log of grail-rl; a second start resumes.",
+  ),
   COV_POST_TRAINING_UNKNOWN: terminal(
     "not_found",
     "No such post-training job",
     "Check the job id.",
+  ),
+  COV_PROCESS_FAILED: terminal(
+    "failed_precondition",
+    "A process of the mesh cannot be kept running",
+    "Read its log; a second start resumes.",
+  ),
+  COV_RECEIPT_MALFORMED: terminal(
+    "invalid_argument",
+    "A file is not a receipt",
+    "Give the file that the receipt address returned.",
   ),
   COV_RECEIPT_NOT_FOUND: terminal(
     "not_found",
@@ -459,6 +489,11 @@ export const CATALOGUE = {
     "The validator has no such round yet",
     "Ask for a round that has opened.",
   ),
+  COV_RUN_CORRUPT: terminal(
+    "data_loss",
+    "A run's configuration is not the one that the ledger holds",
+    "Restore the object store, or start over.",
+  ),
   COV_RUN_INVALID: terminal(
     "failed_precondition",
     "The stored run is not the one on the ledger, or is out of bounds",
@@ -473,6 +508,11 @@ export const CATALOGUE = {
     "unavailable",
     "The server's certificate is not signed by the configured authority or names another host",
     "Check caFile and the address; do not continue if neither is wrong.",
+  ),
+  COV_SERVING_FAILED: transient(
+    "unavailable",
+    "The served model could not be asked",
+    "Read the log of the replica.",
   ),
   COV_STATE_CORRUPT: terminal(
     "data_loss",
