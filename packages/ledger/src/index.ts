@@ -4,6 +4,7 @@
  */
 export { type ChainConfig, chainConfigSchema } from "./chain/config.ts";
 export { connectLedger } from "./client/connect.ts";
+export { type LedgerFixture, ledgerContract } from "./contract-suite.ts";
 export type {
   Commitment,
   EmissionState,
