@@ -1,0 +1,17 @@
+// The calls that the addon exports, grouped by what they work on.
+#pragma once
+
+#include <napi.h>
+
+namespace covenant_node {
+
+// Shapes, tensor tables, initial parameters, hashes.
+void export_tables(Napi::Env env, Napi::Object exports);
+
+// compress, decode, aggregate, applyMerged, applyUpdate, stateRoot: jobs of the stateless engine thread.
+void export_sparse(Napi::Env env, Napi::Object exports);
+
+// createModel and the class Model.
+void export_model(Napi::Env env, Napi::Object exports);
+
+}  // namespace covenant_node

@@ -1,0 +1,13 @@
+export { KernelError, type KernelErrorCode, kernelErrorCodes } from "./errors.ts";
+export { Model } from "./model.ts";
+export {
+  aggregate,
+  applyMerged,
+  applyUpdate,
+  compress,
+  decode,
+  sparseSize,
+  stateRoot,
+} from "./sparse.ts";
+export { initialParameters, machine, tensorTable, tensorTableRoot } from "./tables.ts";
+export type * from "./types.ts";

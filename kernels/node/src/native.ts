@@ -1,0 +1,181 @@
+import { existsSync } from "node:fs";
+import { createRequire } from "node:module";
+import { fileURLToPath } from "node:url";
+import { KernelError } from "./errors.ts";
+import type {
+  Batch,
+  FingerprintOptions,
+  ModelOptions,
+  ModelShape,
+  OptimizerOptions,
+  ReplayRequest,
+  TensorInfo,
+} from "./types.ts";
+
+/** A sparse format as the addon takes it. */
+export interface NativeFormat {
+  keepPerChunk: number;
+  /** Bits per value. */
+  mode: number;
+}
+
+interface NativeGenerateRequest {
+  prompt: Int32Array;
+  maxNewTokens: number;
+  temperature: number;
+  topK: number;
+  topP: number;
+  stopTokens: Int32Array;
+  samplingSeed: Uint8Array;
+}
+
+/** Arrays that generate fills. */
+export interface NativeGenerateOutput {
+  tokens: Int32Array;
+  logProbs: Float32Array;
+  fingerprints: Int8Array | undefined;
+  topTokens: Int32Array | undefined;
+  topLogProbs: Float32Array | undefined;
+}
+
+interface NativeGenerateOptions {
+  fingerprint: FingerprintOptions | undefined;
+  topCount: number;
+  maxBatch: number;
+  cancel: Int32Array;
+  onToken: ((request: number, index: number, token: number, logProb: number) => void) | undefined;
+}
+
+/** Arrays that replay fills. */
+export interface NativeReplayOutput {
+  drawn: Int32Array;
+  margin: Float32Array;
+  logProbs: Float32Array;
+  fingerprints: Int8Array | undefined;
+}
+
+/** Arrays that forward fills. */
+interface NativeForwardOutput {
+  logProbs: Float32Array;
+  entropy: Float32Array;
+  topTokens: Int32Array | undefined;
+  topLogProbs: Float32Array | undefined;
+}
+
+/** The class Model of the addon. */
+export interface NativeModel {
+  /** 0 parameters, 1 gradients, 2 first moment, 3 second moment. */
+  view(which: 0 | 1 | 2 | 3): Float32Array;
+  forward(
+    batch: Batch,
+    options: { keepActivations: boolean; topCount: number; temperature: number },
+    output: NativeForwardOutput,
+  ): Promise<void>;
+  backward(coefficients: Float32Array): Promise<void>;
+  optimizerStep(options: OptimizerOptions): Promise<{ gradientNorm: number }>;
+  trainStep(
+    batch: Batch,
+    options: OptimizerOptions,
+  ): Promise<{ loss: number; gradientNorm: number }>;
+  generate(
+    requests: NativeGenerateRequest[],
+    options: NativeGenerateOptions,
+    outputs: NativeGenerateOutput[],
+  ): Promise<{ tokenCount: number; stopped: boolean }[]>;
+  replay(
+    requests: readonly ReplayRequest[],
+    options: { fingerprint: FingerprintOptions | undefined; cancel: Int32Array },
+    outputs: NativeReplayOutput[],
+  ): Promise<void>;
+  stepCount(): number;
+  setStepCount(count: number): void;
+  memory(): { bytes: number; peakBytes: number };
+  close(): void;
+}
+
+/** Everything the addon exports; `native.test.ts` compares it with what the C++ really exports. */
+export interface NativeBinding {
+  Model: { prototype: NativeModel };
+  createModel(shape: ModelShape, options: ModelOptions): Promise<NativeModel>;
+  tensorTable(shape: ModelShape): TensorInfo[];
+  tensorTableRoot(tensors: readonly TensorInfo[]): Uint8Array;
+  initialParameters(shape: ModelShape, seed: bigint): Float32Array;
+  sparseSize(
+    tensors: readonly TensorInfo[],
+    format: NativeFormat,
+  ): { bodyBytes: number; keptMax: number };
+  sha256(data: Uint8Array): Uint8Array;
+  uniformAt(seed: Uint8Array, index: number): number;
+  machine(): { cpuPath: string; defaultThreads: number };
+  compress(
+    options: NativeFormat & {
+      base: Float32Array;
+      current: Float32Array;
+      errorFeedback: Float32Array;
+      tensors: readonly TensorInfo[];
+      errorDecay: number;
+      threads: number | undefined;
+      body: Uint8Array;
+    },
+  ): Promise<void>;
+  decode(
+    body: Uint8Array,
+    tensors: readonly TensorInfo[],
+    format: NativeFormat,
+  ): Promise<{ indices: Uint32Array; values: Float32Array }>;
+  aggregate(
+    options: NativeFormat & {
+      updates: readonly Uint8Array[];
+      weights: Float32Array;
+      tensors: readonly TensorInfo[];
+      rule: string;
+      clipToMedianNorm: boolean;
+      threads: number | undefined;
+    },
+  ): Promise<Uint8Array>;
+  applyMerged(
+    parameters: Float32Array,
+    merged: Uint8Array,
+    tensors: readonly TensorInfo[],
+    outerLearningRate: number,
+  ): Promise<{ nonFiniteTensors: number[] }>;
+  applyUpdate(
+    parameters: Float32Array,
+    body: Uint8Array,
+    tensors: readonly TensorInfo[],
+    scale: number,
+    format: NativeFormat,
+  ): Promise<void>;
+  stateRoot(
+    parameters: Float32Array,
+    tensors: readonly TensorInfo[],
+    root: Uint8Array,
+  ): Promise<void>;
+}
+
+/** Where the build puts the addon; COVENANT_KERNELS_ADDON names another one, e.g. a sanitizer build. */
+function addonFile(): string {
+  return (
+    process.env.COVENANT_KERNELS_ADDON ??
+    fileURLToPath(new URL("../../build/covenant_kernels.node", import.meta.url))
+  );
+}
+
+let loaded: NativeBinding | undefined;
+
+/** Loads the addon on first use. Throws COV_KERNELS_NOT_BUILT with the remedy when it is missing or does not load. */
+export function native(): NativeBinding {
+  if (loaded) return loaded;
+  const file = addonFile();
+  try {
+    loaded = createRequire(import.meta.url)(file) as NativeBinding;
+    return loaded;
+  } catch (cause) {
+    const reason = existsSync(file) ? `do not load (${String(cause)})` : "are not built";
+    throw new KernelError(
+      "COV_KERNELS_NOT_BUILT",
+      `The kernels ${reason}: run "npm run build:kernels".`,
+      { cause },
+    );
+  }
+}

@@ -1,0 +1,173 @@
+/** Shape of a LLaMA-style decoder; the names follow Hugging Face's `config.json`. */
+export interface ModelShape {
+  vocabSize: number;
+  hiddenSize: number;
+  intermediateSize: number;
+  layerCount: number;
+  headCount: number;
+  kvHeadCount: number;
+  maxPositions: number;
+  ropeTheta: number;
+  rmsNormEps: number;
+  tieWordEmbeddings: boolean;
+}
+
+/** One tensor of the flat parameter buffer; offset and length count floats. */
+export interface TensorInfo {
+  name: string;
+  shape: readonly number[];
+  offset: number;
+  length: number;
+}
+
+/** Row-major (sequences, sequenceLength). Position t predicts `targets[t]` from `tokens[0..t]`; -1 is not scored. */
+export interface Batch {
+  tokens: Int32Array;
+  targets: Int32Array;
+  sequences: number;
+  sequenceLength: number;
+}
+
+/** AdamW with decoupled decay, none on one-dimensional tensors. `gradientClip` 0 turns clipping off. */
+export interface OptimizerOptions {
+  learningRate: number;
+  beta1: number;
+  beta2: number;
+  epsilon: number;
+  weightDecay: number;
+  gradientClip: number;
+}
+
+/** Random projections of the hidden state behind each token; `dims` from 1 to 64. */
+export interface FingerprintOptions {
+  /** 32 bytes. */
+  seed: Uint8Array;
+  dims: number;
+}
+
+/** What a completion was drawn with. `topK` 0 and `topP` 1 keep every token; temperature 0 takes the most probable. */
+export interface SamplingOptions {
+  temperature: number;
+  topK: number;
+  topP: number;
+  /** 32 bytes; draw i of the completion uses uniform i of this seed. */
+  samplingSeed: Uint8Array;
+}
+
+export interface GenerateRequest extends SamplingOptions {
+  prompt: Int32Array;
+  maxNewTokens: number;
+  stopTokens: readonly number[];
+}
+
+/** A token as it is drawn. */
+export interface TokenEvent {
+  /** Position in the list of requests. */
+  request: number;
+  /** Position in the completion. */
+  index: number;
+  token: number;
+  logProb: number;
+}
+
+export interface GenerateOptions {
+  /** Called for each token, in order within a request, before the promise settles. */
+  onToken?: (event: TokenEvent) => void;
+  /** Aborting rejects with COV_KERNELS_CANCELLED at the next token. */
+  signal?: AbortSignal;
+  fingerprint?: FingerprintOptions;
+  /** Most probable tokens to report per position, 0 to 256. */
+  topLogProbs?: number;
+  /** Sequences decoded at once; 0 leaves it to the engine. */
+  maxBatch?: number;
+}
+
+export interface GenerateResult {
+  /** Includes the stop token. */
+  tokens: Int32Array;
+  /** Before temperature, top-k and top-p. */
+  logProbs: Float32Array;
+  /** tokens × dims. */
+  fingerprints?: Int8Array;
+  finishReason: "stop" | "length";
+  /** tokens × topLogProbs, descending. */
+  topTokens?: Int32Array;
+  topLogProbs?: Float32Array;
+}
+
+export interface ReplayRequest extends SamplingOptions {
+  prompt: Int32Array;
+  completion: Int32Array;
+}
+
+export interface ReplayResult {
+  /** The token that the bound sampler draws at each position. */
+  drawn: Int32Array;
+  /** |u − nearest edge| of the claimed token's interval of the CDF when u lies inside it, else 0. */
+  margin: Float32Array;
+  /** Of the claimed tokens, before temperature. */
+  logProbs: Float32Array;
+  /** tokens × dims. */
+  fingerprints?: Int8Array;
+}
+
+export interface ForwardOptions {
+  /** Keep what backward needs. */
+  keepActivations?: boolean;
+  /** Most probable tokens to report per position, 0 to 256. */
+  topLogProbs?: number;
+  /** Log-probabilities are those of softmax(logits / temperature); default 1. */
+  temperature?: number;
+}
+
+/** One value per position; 0 where a position is not scored. */
+export interface ForwardResult {
+  logProbs: Float32Array;
+  /** Nats. */
+  entropy: Float32Array;
+  topTokens?: Int32Array;
+  topLogProbs?: Float32Array;
+}
+
+export interface ModelOptions {
+  /** Initial values, copied; zeros without them. */
+  parameters?: Float32Array;
+  /** Default: what CPU affinity and the cgroup allow. */
+  threads?: number;
+  /** Cap of everything this model allocates; a call that would pass it fails with COV_KERNELS_MEMORY_LIMIT. */
+  memoryLimitBytes?: number;
+}
+
+/** How a run compresses its updates. */
+export interface SparseFormat {
+  /** Values kept of 4096, 1 to 4096. */
+  keepPerChunk: number;
+  /** Bits per value: sign and two levels, or sign alone. */
+  mode: "2bit" | "1bit";
+}
+
+export interface CompressOptions extends SparseFormat {
+  /** θ, the shared parameters at the start of the round. */
+  base: Float32Array;
+  /** θ_r, after the inner steps. */
+  current: Float32Array;
+  /** e, updated in place. */
+  errorFeedback: Float32Array;
+  tensors: readonly TensorInfo[];
+  /** β, 0 to 1. */
+  errorDecay: number;
+  /** Default 1; the bits do not depend on it. */
+  threads?: number;
+}
+
+export interface AggregateOptions extends SparseFormat {
+  updates: readonly Uint8Array[];
+  /** One per update, ≥ 0; an update of weight 0 is checked and otherwise ignored. */
+  weights: Float32Array;
+  tensors: readonly TensorInfo[];
+  /** `contributors`: divide by the weight of those who sent a coordinate; `all`: by the weight of all. */
+  rule: "contributors" | "all";
+  clipToMedianNorm: boolean;
+  /** Default 1; the bits do not depend on it. */
+  threads?: number;
+}
