@@ -9,6 +9,7 @@ import { join } from "node:path";
 import * as x509 from "@peculiar/x509";
 import { CovenantError } from "../errors/covenant-error.ts";
 import { readFileLimited, writeFileAtomic } from "../files/files.ts";
+import { SERVICE_URI_PREFIX } from "./names.ts";
 
 const ALGORITHM = { name: "ECDSA", namedCurve: "P-256", hash: "SHA-256" };
 const PEM_BYTES_MAX = 64 * 1024;
@@ -16,9 +17,6 @@ const DAY_MS = 86_400_000;
 const AUTHORITY_DAYS = 3650;
 const LEAF_DAYS = 825;
 const PRIVATE_MODE = 0o600;
-
-/** Scheme and host of the URI that names a service in its certificate. */
-export const SERVICE_URI_PREFIX = "covenant://service/";
 
 /** Files of an authority. */
 export interface AuthorityFiles {
@@ -47,7 +45,10 @@ export async function createDevelopmentCa(directory: string): Promise<AuthorityF
     keys,
     extensions: [
       new x509.BasicConstraintsExtension(true, 0, true),
-      new x509.KeyUsagesExtension(x509.KeyUsageFlags.keyCertSign | x509.KeyUsageFlags.cRLSign, true),
+      new x509.KeyUsagesExtension(
+        x509.KeyUsageFlags.keyCertSign | x509.KeyUsageFlags.cRLSign,
+        true,
+      ),
       await x509.SubjectKeyIdentifierExtension.create(keys.publicKey),
     ],
   });

@@ -19,12 +19,20 @@ export interface Telemetry {
   shutdown(): Promise<void>;
 }
 
+let active = new SpanStore({ capacity: 1 });
+
+/** The span store of the process; an empty one before `startTelemetry` or when tracing is off. */
+export function activeSpans(): SpanStore {
+  return active;
+}
+
 /** Starts tracing under a service name. Call once a process; later calls replace the earlier. */
 export async function startTelemetry(
   service: string,
   env: Record<string, string | undefined> = process.env,
 ): Promise<Telemetry> {
   const spans = new SpanStore();
+  active = spans;
   if (env.OTEL_SDK_DISABLED === "true") return { spans, shutdown: async () => undefined };
   const processors: SpanProcessor[] = [spans];
   const exporter = await exporterFromEnvironment(env);
