@@ -1,10 +1,9 @@
 /**
- * The chain as the mesh needs it: the `Ledger` interface, a client for the development chain, and the
- * contract that every implementation of the interface passes.
+ * The chain as the mesh needs it: the `Ledger` interface, a client for the development chain, errors and
+ * configuration. The tests that every implementation passes are in `@covenant/ledger/contract`.
  */
 export { type ChainConfig, chainConfigSchema } from "./chain/config.ts";
 export { connectLedger } from "./client/connect.ts";
-export { type LedgerFixture, ledgerContract } from "./contract-suite.ts";
 export type {
   Commitment,
   EmissionState,
