@@ -171,7 +171,7 @@ COV_INLINE float max_lanes(V a) { return fold(a, true); }
 // [-86, 88]; 0 below -86 (every result stays a normal number); exp(88) above 88.
 COV_INLINE V vexp(V x) {
   const V magic = set(12582912.0f);  // 1.5 * 2^23: adding it rounds to an integer in the low bits
-  const V top = smallest(x, set(88.0f));
+  const V top = smallest(set(88.0f), x);  // in this order NaN stays NaN
   const V t = fma(top, set(1.44269504088896341f), magic);
   const V n = sub(t, magic);
   V r = fma(n, set(-0.693359375f), top);
