@@ -1,4 +1,5 @@
-import { CovenantError, type DirectoryLock, lockDirectory } from "@covenant/runtime";
+import { mkdir } from "node:fs/promises";
+import { CovenantError } from "@covenant/runtime";
 import { type AppliedBlock, applyBlock } from "../state/apply.ts";
 import type { Extrinsic } from "../state/extrinsic.ts";
 import { type Genesis, genesisState } from "../state/genesis.ts";
@@ -35,14 +36,12 @@ export class ChainStore {
   readonly receipts: ReceiptIndex;
   readonly recovery: Recovery;
   readonly #directory: string;
-  readonly #lock: DirectoryLock;
   #state: ChainState;
   #writer: LogWriter;
   #snapshotBlock: number;
 
   private constructor(parts: {
     directory: string;
-    lock: DirectoryLock;
     hashes: BlockHashes;
     receipts: ReceiptIndex;
     recovery: Recovery;
@@ -50,7 +49,6 @@ export class ChainStore {
     writer: LogWriter;
   }) {
     this.#directory = parts.directory;
-    this.#lock = parts.lock;
     this.hashes = parts.hashes;
     this.receipts = parts.receipts;
     this.recovery = parts.recovery;
@@ -60,11 +58,12 @@ export class ChainStore {
   }
 
   /**
-   * Opens or creates a chain's directory and brings its state back.
-   * @throws COV_DATA_DIRECTORY_IN_USE, COV_LEDGER_CHAIN_CHANGED, COV_LEDGER_LOG_CORRUPT
+   * Opens or creates a chain's directory and brings its state back. The process must hold the
+   * directory's lock (`runService` takes it): two producers on one log would fork the chain.
+   * @throws COV_LEDGER_CHAIN_CHANGED, COV_LEDGER_LOG_CORRUPT
    */
   static async open(directory: string, genesis: Genesis): Promise<ChainStore> {
-    const lock = await lockDirectory(directory);
+    await mkdir(directory, { recursive: true });
     let hashes: BlockHashes | undefined;
     try {
       const origin = genesisState(genesis);
@@ -84,10 +83,9 @@ export class ChainStore {
         tornBytes: replayed.tornBytes,
       };
       const { state } = replayed;
-      return new ChainStore({ directory, lock, hashes, receipts, recovery, state, writer });
+      return new ChainStore({ directory, hashes, receipts, recovery, state, writer });
     } catch (error) {
       await hashes?.close();
-      lock.release();
       throw error;
     }
   }
@@ -131,11 +129,10 @@ export class ChainStore {
     await removeSegmentsBefore(this.#directory, oldestSnapshot + 1);
   }
 
-  /** Closes all files and gives the directory up. */
+  /** Closes all files. */
   async close(): Promise<void> {
     await this.#writer.close();
     await this.hashes.close();
-    this.#lock.release();
   }
 }
 
