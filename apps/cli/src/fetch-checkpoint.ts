@@ -1,12 +1,13 @@
 // Brings a checkpoint from a mesh's registry onto this machine, verified against its root.
 import path from "node:path";
-import { receiveCheckpoint } from "@covenant/checkpoints";
+import { readCheckpointDirectory, receiveCheckpoint } from "@covenant/checkpoints";
 import { CheckpointRegistry } from "@covenant/contracts/registry";
 import { CovenantError, createClient, readFileLimited } from "@covenant/runtime";
 import type { Ports } from "./mesh/layout.ts";
 import type { VerifiedCheckpoint } from "./verify-receipt.ts";
 
 const portsFileBytesMax = 4096;
+const checkpointBytesMax = 2 ** 34;
 
 /** Client of the registry of the mesh in `dataDirectory`, as its operator. */
 export async function registryOfMesh(dataDirectory: string) {
@@ -32,7 +33,10 @@ export async function fetchCheckpoint(
   const registry = await registryOfMesh(dataDirectory);
   const directory = path.join(dataDirectory, "received", Buffer.from(root).toString("hex"));
   const { files } = await receiveCheckpoint(registry, root, { directory });
-  return { root, files };
+  return {
+    root,
+    files: await readCheckpointDirectory(directory, { maxBytes: checkpointBytesMax, paths: files }),
+  };
 }
 
 async function readPorts(dataDirectory: string): Promise<Ports> {

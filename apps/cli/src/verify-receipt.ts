@@ -34,7 +34,11 @@ export async function checkReceipt(
         thresholds: exactThresholds,
         ...(hotkey === undefined ? {} : { hotkey }),
       },
-      async (request, fingerprint) => (await model.replay([request], { fingerprint }))[0]!,
+      async (request, fingerprint) => {
+        const [replay] = await model.replay([request], { fingerprint });
+        // Asked for with a key, so it is there.
+        return { ...replay!, fingerprints: replay!.fingerprints ?? new Int8Array() };
+      },
     );
     return {
       verified: isVerified(finding),

@@ -24,6 +24,7 @@ export { fromUnknown, toConnectError } from "./errors/convert.ts";
 export type { CovenantErrorOptions } from "./errors/covenant-error.ts";
 export { CovenantError, hasCode } from "./errors/covenant-error.ts";
 export { fromFileError, readFileLimited, syncDirectory, writeFileAtomic } from "./files/files.ts";
+export { readHotkeyFile } from "./files/hotkey-file.ts";
 export type { DirectoryLock } from "./files/lock.ts";
 export { lockDirectory } from "./files/lock.ts";
 export type { IdempotencyTable, IdempotentCall } from "./idempotency/idempotency.ts";

@@ -1,6 +1,5 @@
 // grail-rl: receives a checkpoint, tunes it, reinforces it with verified rollouts, releases it.
 import path from "node:path";
-import { hotkeyFromSeed } from "@covenant/contracts";
 import { PostTraining, Rollouts } from "@covenant/contracts/grail";
 import { CheckpointRegistry } from "@covenant/contracts/registry";
 import { connectLedger } from "@covenant/ledger";
@@ -8,7 +7,7 @@ import {
   createClient,
   createServer,
   type RunningService,
-  readFileLimited,
+  readHotkeyFile,
   runService,
   type ServiceContext,
 } from "@covenant/runtime";
@@ -22,13 +21,12 @@ import { rolloutsHandlers } from "./rpc/rollouts.ts";
 import { SignalBox } from "./state/signal-box.ts";
 import { Store } from "./state/store.ts";
 
-const seedBytes = 32;
 const drainTimeoutMs = 5000;
 
 async function start(context: ServiceContext<Config>): Promise<RunningService> {
   const { config, logger, clock, signal } = context;
   environmentOf(config.environment);
-  const hotkey = hotkeyFromSeed(await readFileLimited(config.hotkeySeedFile, seedBytes));
+  const hotkey = await readHotkeyFile(config.hotkeySeedFile);
   const store = await Store.open(path.join(config.dataDirectory, "grail-rl.sqlite"));
   const ledger = connectLedger(config.ledger);
   const registry = createClient(CheckpointRegistry, {

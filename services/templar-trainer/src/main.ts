@@ -1,11 +1,11 @@
 import { join } from "node:path";
 import { setTimeout as later } from "node:timers/promises";
-import { fromHex, type Hotkey, hotkeyFromSeed } from "@covenant/contracts";
+import type { Hotkey } from "@covenant/contracts";
 import { Trainer } from "@covenant/contracts/templar";
 import { Model } from "@covenant/kernels";
 import { connectLedger, type Ledger } from "@covenant/ledger";
 import { openFileObjectStore } from "@covenant/objects";
-import { createServer, readFileLimited, runService, type ServiceContext } from "@covenant/runtime";
+import { createServer, readHotkeyFile, runService, type ServiceContext } from "@covenant/runtime";
 import { behaviourOf } from "./behaviours/index.ts";
 import { createRegistryClient } from "./catch-up.ts";
 import { type Config, configSchema } from "./config.ts";
@@ -19,7 +19,6 @@ import { StatusBoard } from "./status.ts";
 import { StateFiles } from "./trainer-state.ts";
 import { Validators } from "./validators.ts";
 
-const SEED_FILE_BYTES_MAX = 1024;
 const LEDGER_TIMEOUT_MS = 30_000;
 const REGISTRY_TIMEOUT_MS = 60_000;
 const DRAIN_TIMEOUT_MS = 10_000;
@@ -34,8 +33,8 @@ async function start(context: ServiceContext<Config>) {
   const { config, logger, clock } = context;
   const ending = new AbortController();
   const signal = AbortSignal.any([context.signal, ending.signal]);
-  const hotkey = await readHotkey(config.hotkeySeedFile);
-  const coldkey = await readHotkey(config.coldkeySeedFile);
+  const hotkey = await readHotkeyFile(config.hotkeySeedFile);
+  const coldkey = await readHotkeyFile(config.coldkeySeedFile);
   const { netuid } = config.ledger;
   const { bucket } = config.objects;
   const objects = openFileObjectStore({ root: config.objects.root, writableBuckets: [bucket] });
@@ -116,11 +115,6 @@ async function start(context: ServiceContext<Config>) {
       ledger.close();
     },
   };
-}
-
-async function readHotkey(path: string): Promise<Hotkey> {
-  const text = new TextDecoder().decode(await readFileLimited(path, SEED_FILE_BYTES_MAX)).trim();
-  return hotkeyFromSeed(fromHex(text));
 }
 
 /** Retry options for the start: nothing can be done without, so there is no budget, only a log line. */

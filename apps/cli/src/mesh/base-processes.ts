@@ -90,8 +90,8 @@ function grailProcess(inputs: BaseInputs): ProcessSpec {
       registryUrl: `https://127.0.0.1:${ports.registry}`,
       hotkeySeedFile: owner.seedFile,
       threads,
-      sft: { steps: preset.sftSteps },
-      grpo: { steps: preset.grpoSteps },
+      supervised: preset.supervised,
+      policy: preset.policy,
     },
   };
 }

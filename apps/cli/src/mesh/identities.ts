@@ -2,12 +2,11 @@
 import { randomBytes } from "node:crypto";
 import { access } from "node:fs/promises";
 import path from "node:path";
-import { fromHex, type Hotkey, hotkeyFromSeed, toHex } from "@covenant/contracts";
+import { type Hotkey, toHex } from "@covenant/contracts";
 import {
-  CovenantError,
   createDevelopmentCa,
   issueCertificate,
-  readFileLimited,
+  readHotkeyFile,
   writeFileAtomic,
 } from "@covenant/runtime";
 import type { Layout } from "./layout.ts";
@@ -48,8 +47,6 @@ export async function prepareCertificates(
   return Object.fromEntries(entries) as Record<CertificateName, TlsFiles>;
 }
 
-const seedFileBytesMax = 256;
-
 /** Loads the named hotkey, or makes one on first use. Seed files hold 64 hex digits and are readable by the owner alone. */
 export async function storedHotkey(layout: Layout, name: string): Promise<StoredHotkey> {
   const seedFile = path.join(layout.identities, `${name}.seed`);
@@ -60,14 +57,5 @@ export async function storedHotkey(layout: Layout, name: string): Promise<Stored
   if (!exists) {
     await writeFileAtomic(seedFile, Buffer.from(`${toHex(randomBytes(32))}\n`), { mode: 0o600 });
   }
-  const text = Buffer.from(await readFileLimited(seedFile, seedFileBytesMax))
-    .toString()
-    .trim();
-  if (!/^[0-9a-f]{64}$/.test(text)) {
-    throw new CovenantError("COV_IDENTITY_CORRUPT", `${seedFile} does not hold a key.`, {
-      remedy:
-        "Restore the file from a backup, or start over with --fresh (the key's rewards are lost).",
-    });
-  }
-  return { name, seedFile, hotkey: hotkeyFromSeed(fromHex(text)) };
+  return { name, seedFile, hotkey: await readHotkeyFile(seedFile) };
 }

@@ -27,6 +27,8 @@ export interface Surroundings {
 const mebibyte = 1n << 20n;
 const restartsMax = 20;
 const gangWaitSeconds = 120;
+/** 1000 TAO: the only stake in the show, so the validator is a quorum by itself. */
+const validatorStakeRao = "1000000000000";
 
 function task(
   name: string,
@@ -88,10 +90,12 @@ export function pretrainingJob(
   validator: StoredHotkey,
   peers: readonly { plan: PeerPlan; who: StoredHotkey }[],
 ): JobSpec {
-  const validatorTask = task("validator", "gauntlet-validator", trainingSide(mesh, validator), {
-    milliCpu: 300,
-    memoryBytes: 600n * mebibyte,
-  });
+  const validatorTask = task(
+    "validator",
+    "gauntlet-validator",
+    { ...trainingSide(mesh, validator), stakeRao: validatorStakeRao },
+    { milliCpu: 300, memoryBytes: 600n * mebibyte },
+  );
   return job("pretraining", [
     validatorTask,
     ...peers.map(({ plan, who }) => peerTask(mesh, plan, who)),

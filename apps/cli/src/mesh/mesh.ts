@@ -2,13 +2,13 @@
 import { rm, stat } from "node:fs/promises";
 import path from "node:path";
 import { toBinary } from "@bufbuild/protobuf";
-import { receiveCheckpoint } from "@covenant/checkpoints";
 import type { Job } from "@covenant/contracts/basilica";
 import { JobState } from "@covenant/contracts/basilica";
 import { PostTrainingPhase, ReceiptSchema } from "@covenant/contracts/grail";
 import { connectLedger, type Ledger } from "@covenant/ledger";
 import { openFileObjectStore } from "@covenant/objects";
 import { type Clock, CovenantError, writeFileAtomic } from "@covenant/runtime";
+import { fetchCheckpoint } from "../fetch-checkpoint.ts";
 import { buildReport, type Report } from "../show/report.ts";
 import { addEvent, closedRounds, type ShowState } from "../show/state.ts";
 import { checkReceipt } from "../verify-receipt.ts";
@@ -331,12 +331,9 @@ export class Mesh {
     }
     const { question } = this.#options.preset;
     const { answer, receipt } = await askWithReceipt(api, required(models[0]), question);
-    const { files } = await receiveCheckpoint(clients.registry, releaseRoot, {
-      directory: path.join(this.#layout.root, "released"),
-    });
     const check = await checkReceipt(
       receipt,
-      { root: releaseRoot, files },
+      await fetchCheckpoint(this.#layout.root, releaseRoot),
       this.#cast.replica.hotkey.address,
     );
     addEvent(state, `Receipt: ${check.explanation}`);

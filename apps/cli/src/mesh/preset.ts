@@ -38,9 +38,9 @@ export interface Preset {
   workers: WorkerPlan[];
   /** The late peer starts when so many rounds are closed. */
   lateAfterRounds: number;
-  /** GRPO steps and SFT steps, handed to grail-rl. */
-  sftSteps: number;
-  grpoSteps: number;
+  /** Settings of grail-rl that differ from its defaults. */
+  supervised: Record<string, number>;
+  policy: Record<string, number>;
   question: string;
 }
 
@@ -83,8 +83,8 @@ const demo: Preset = {
   peers,
   workers,
   lateAfterRounds: 8,
-  sftSteps: 150,
-  grpoSteps: 20,
+  supervised: {},
+  policy: {},
   question: "3+4=",
 };
 
@@ -108,8 +108,7 @@ const tiny: Preset = {
   checkpointEveryRounds: 3,
   textCharacters: 200_000,
   lateAfterRounds: 3,
-  sftSteps: 60,
-  grpoSteps: 4,
+  policy: { versions: 4 },
 };
 
 export const presets: Readonly<Record<string, Preset>> = { demo, tiny };
