@@ -134,6 +134,8 @@ test("a lost node costs no restart of the task's own budget, and its return re-a
   const back = apply(job, 1, running("a", 1, "n0"));
   assert.equal(back.tasks[0]!.state, "RUNNING");
   assert.equal(back.tasks[0]!.nodeId, "n0");
+  const belated = apply(job, 1, ended("a", success));
+  assert.equal(belated.state, "SUCCEEDED", "it had ended well before its node was given up");
   job = apply(job, 1, { type: "task-replaced", task: "a", nodeId: "n5" });
   const restart = reduceJob(job, { type: "tick" }, 10_000, policy);
   assert.deepEqual(restart.effects, [{ type: "start", nodeId: "n5", task: "a", attempt: 2 }]);

@@ -231,8 +231,11 @@ class Machine {
 
   #ended(report: EndReport): void {
     const task = this.#task(report.task);
-    if (task === undefined || task.attempt !== report.attempt || !isActiveTask(task.state)) return;
-    if (task.nodeId !== report.nodeId) return;
+    if (task === undefined || task.attempt !== report.attempt) return;
+    // A node that was given up may come back and tell that its task had ended well.
+    const isBelated =
+      task.state === "RESTARTING" && task.failureClass === "NODE_LOST" && report.succeeded;
+    if (!isBelated && (!isActiveTask(task.state) || task.nodeId !== report.nodeId)) return;
     task.exitCode = report.exitCode;
     task.signal = report.signal;
     if (report.succeeded) {

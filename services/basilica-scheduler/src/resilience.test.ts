@@ -14,7 +14,7 @@ let scheduler: TestProcess;
 let agent: TestProcess;
 
 before(async () => {
-  mesh = await startMesh({ nodeLostAfterMs: 2_000 });
+  mesh = await startMesh({ nodeLostAfterMs: 6_000 });
   // The first process is the mesh's own; a second life replaces it in these tests.
   agent = await mesh.startAgent("alpha");
 });

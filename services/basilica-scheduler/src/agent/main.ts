@@ -1,8 +1,7 @@
 import { join, resolve } from "node:path";
 import { create } from "@bufbuild/protobuf";
-import { fromHex, hotkeyFromSeed } from "@covenant/contracts";
 import { Agents, ResourcesSchema } from "@covenant/contracts/basilica";
-import { createClient, readFileLimited, runService } from "@covenant/runtime";
+import { createClient, readHotkeyFile, runService } from "@covenant/runtime";
 import { NodeAgent } from "./agent.ts";
 import { agentConfigSchema } from "./config.ts";
 import { keepConnected } from "./connection.ts";
@@ -11,7 +10,6 @@ import { openSequence } from "./node-state.ts";
 import { Outbox } from "./outbox.ts";
 
 const name = "basilica-agent";
-const seedFileBytesMax = 1_024;
 /** How long a leaving agent tries to hand over its last reports. */
 const farewellMs = 2_000;
 
@@ -19,10 +17,7 @@ await runService({
   name,
   schema: agentConfigSchema,
   async start({ config, logger, clock }) {
-    const seed = new TextDecoder().decode(
-      await readFileLimited(config.hotkeySeedFile, seedFileBytesMax),
-    );
-    const hotkey = hotkeyFromSeed(fromHex(seed.trim()));
+    const hotkey = await readHotkeyFile(config.hotkeySeedFile);
     const nodeId = config.nodeId ?? `node-${hotkey.address.slice(2, 14).toLowerCase()}`;
     const dataDirectory = resolve(config.dataDirectory);
     const nextSequence = openSequence(join(dataDirectory, "sequence.json"));
