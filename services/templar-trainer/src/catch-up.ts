@@ -1,4 +1,9 @@
-import { importCheckpoint, receiveCheckpoint } from "@covenant/checkpoints";
+import { join } from "node:path";
+import {
+  importCheckpoint,
+  readCheckpointDirectory,
+  receiveCheckpoint,
+} from "@covenant/checkpoints";
 import { bytesEqual, toHex } from "@covenant/contracts";
 import type { Round } from "@covenant/contracts/gauntlet";
 import {
@@ -101,10 +106,16 @@ async function openCheckpoint(
   const version = manifest.version;
   const signed = await signedRound(peer, version);
   const vouched = signed.signedManifest!.manifest!;
-  const received = await receiveCheckpoint(registry, manifest.root, {
-    directory: peer.checkpointDirectory,
-  });
-  const { parameters } = importCheckpoint(received.files);
+  const directory = join(peer.checkpointDirectory, toHex(manifest.root));
+  const { signal, clock } = peer;
+  const maxBytes = checkpointBytesMax(setup);
+  const received = await receiveCheckpoint(
+    registry,
+    manifest.root,
+    { directory, signal, maxBytes },
+    { clock },
+  );
+  const { parameters } = importCheckpoint(await readCheckpointDirectory(directory, { maxBytes }));
   const root = await stateRoot(parameters, setup.tensors);
   if (!bytesEqual(root, vouched.postStateRoot)) {
     throw new CovenantError("COV_STATE_DIVERGED", `checkpoint ${version} holds another state`, {
@@ -114,6 +125,11 @@ async function openCheckpoint(
   const { bytes, seconds } = received;
   logger.info({ version, bytes, seconds, root: toHex(root) }, "joined from a checkpoint");
   return freshState(setup, version + 1, parameters, root, manifestHash(vouched));
+}
+
+/** Weights in fp32, tokenizer and small files. */
+function checkpointBytesMax(setup: RunSetup): number {
+  return setup.parameterCount * 4 + 64 * 1024 * 1024;
 }
 
 /** A round whose manifest a quorum signed. */

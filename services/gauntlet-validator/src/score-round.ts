@@ -1,0 +1,248 @@
+import { create } from "@bufbuild/protobuf";
+import {
+  type ExplainScoreResponse,
+  ExplainScoreResponseSchema,
+  VerdictReason,
+  VerdictSchema,
+} from "@covenant/contracts/gauntlet";
+import {
+  type CopyFinding,
+  findCopies,
+  isUndecided,
+  type Judgement,
+  judgeUpdate,
+  type LossEvidence,
+  type RoundResult,
+} from "@covenant/gauntlet";
+import { assignedSamples, drawSamples, unassignedSamples } from "@covenant/sparseloco";
+import type { Evaluator } from "./evaluator.ts";
+import {
+  type Announcement,
+  type FetchModules,
+  fetchUpdate,
+  type Refusal,
+  type SoundUpdate,
+} from "./fetch-updates.ts";
+
+/** What scoring a round needs. Everything in it is durable or on the ledger, so a restart scores alike. */
+export type ScoringInput = {
+  round: number;
+  baseRoot: Uint8Array;
+  parameters: Float32Array;
+  announcements: readonly Announcement[];
+  /** Expected peers that announced nothing. */
+  missing: readonly string[];
+  /** 32 bytes of the ledger from after the round closed: nobody could train for the samples drawn with them. */
+  randomness: Uint8Array;
+  signal: AbortSignal;
+};
+
+/** How many samples are measured. */
+export type ScoringOptions = {
+  samplesPerSet: number;
+  /** Undecided updates are measured on twice as many until this is reached. */
+  samplesPerSetMax: number;
+  evaluationScale: number;
+};
+
+/** What scoring a round works with. */
+export type ScoringModules = FetchModules & { evaluator: Evaluator };
+
+/** The outcome of scoring: a bundle per judged peer, and the updates that contribute, in order of commitment. */
+export type RoundScores = {
+  bundles: ExplainScoreResponse[];
+  results: RoundResult[];
+  accepted: SoundUpdate[];
+};
+
+const NOT_COPIED: CopyFinding = { overlap: 0, overlapWith: "", similarity: 0, copy: false };
+
+/** Judges every update of a closed round. */
+export async function scoreRound(
+  input: ScoringInput,
+  options: ScoringOptions,
+  modules: ScoringModules,
+): Promise<RoundScores> {
+  const { round, baseRoot, announcements, signal } = input;
+  const sound: SoundUpdate[] = [];
+  const refusals: Refusal[] = [];
+  for (const announcement of announcements) {
+    signal.throwIfAborted();
+    const fetched = await fetchUpdate(modules, round, baseRoot, announcement, signal);
+    if ("reason" in fetched) refusals.push(fetched);
+    else sound.push(fetched);
+  }
+  const seed = new DataView(input.randomness.slice(0, 4).buffer).getUint32(0, true);
+  const copies = findCopies(
+    sound.map(({ fingerprint }) => fingerprint),
+    seed,
+  );
+  const losses = new LossLedger(input, options, modules);
+  const scores: RoundScores = { bundles: [], results: [], accepted: [] };
+  for (const update of sound) {
+    signal.throwIfAborted();
+    const { hotkey } = update.announcement.announced;
+    const copy = copies.get(hotkey) ?? NOT_COPIED;
+    const measured = copy.copy ? undefined : await losses.measure(update, sound);
+    const judgement = judgeUpdate(copy, measured?.evidence);
+    record(scores, input, options, update.announcement, judgement, copy, measured);
+    if (judgement.reason === VerdictReason.ACCEPTED) scores.accepted.push(update);
+  }
+  for (const { announcement, reason, explanation } of refusals) {
+    const judgement = unmeasured(reason, explanation);
+    record(scores, input, options, announcement, judgement, NOT_COPIED, undefined);
+  }
+  for (const hotkey of input.missing) {
+    const explanation = "expected, but no update was announced in time";
+    const verdict = create(VerdictSchema, { hotkey, reason: VerdictReason.MISSING, explanation });
+    scores.bundles.push(create(ExplainScoreResponseSchema, { verdict, baseRoot }));
+    scores.results.push({ hotkey, reason: verdict.reason, explanation, comparableImprovement: 0 });
+  }
+  return scores;
+}
+
+function unmeasured(reason: VerdictReason, explanation: string): Judgement {
+  return { reason, explanation, assignedImprovement: 0, unassignedImprovement: 0, confidence: 0 };
+}
+
+function record(
+  scores: RoundScores,
+  input: ScoringInput,
+  options: ScoringOptions,
+  { announced, request }: Announcement,
+  judgement: Judgement,
+  copy: CopyFinding,
+  measured: Measured | undefined,
+): void {
+  const { hotkey } = announced;
+  const { overlap, overlapWith } = copy;
+  const { payloadBytes, payloadSha256 } = request;
+  const verdict = create(VerdictSchema, {
+    hotkey,
+    ...judgement,
+    overlap,
+    overlapWith,
+    payloadBytes,
+  });
+  scores.bundles.push(
+    create(ExplainScoreResponseSchema, {
+      verdict,
+      baseRoot: input.baseRoot,
+      payloadSha256,
+      assignedSamples: measured?.assigned ?? [],
+      unassignedSamples: measured?.unassigned ?? [],
+      assignedBefore: [...(measured?.evidence.assignedBefore ?? [])],
+      assignedAfter: [...(measured?.evidence.assignedAfter ?? [])],
+      unassignedBefore: [...(measured?.evidence.unassignedBefore ?? [])],
+      unassignedAfter: [...(measured?.evidence.unassignedAfter ?? [])],
+      evaluationScale: measured === undefined ? 0 : options.evaluationScale,
+    }),
+  );
+  scores.results.push({
+    hotkey,
+    reason: judgement.reason,
+    explanation: judgement.explanation,
+    comparableImprovement: judgement.unassignedImprovement,
+  });
+}
+
+type Measured = { assigned: number[]; unassigned: number[]; evidence: LossEvidence };
+
+/** Loss evidence of a round's updates; base losses are measured once per sample. */
+class LossLedger {
+  readonly #input: ScoringInput;
+  readonly #options: ScoringOptions;
+  readonly #modules: ScoringModules;
+  readonly #base = new Map<number, number>();
+  #unassigned: number[] | undefined;
+
+  constructor(input: ScoringInput, options: ScoringOptions, modules: ScoringModules) {
+    this.#input = input;
+    this.#options = options;
+    this.#modules = modules;
+  }
+
+  /** Measures an update on its own and on common other samples, on more of them while the verdict is open. */
+  async measure(update: SoundUpdate, all: readonly SoundUpdate[]): Promise<Measured> {
+    const { samplesPerSet, samplesPerSetMax } = this.#options;
+    const own = this.#drawOwn(update);
+    const others = this.#drawOthers(update, all);
+    const measured: Measured = {
+      assigned: [],
+      unassigned: [],
+      evidence: {
+        assignedBefore: [],
+        assignedAfter: [],
+        unassignedBefore: [],
+        unassignedAfter: [],
+      },
+    };
+    for (let count = samplesPerSet; ; count = Math.min(count * 2, samplesPerSetMax)) {
+      this.#input.signal.throwIfAborted();
+      const assigned = own.slice(measured.assigned.length, count);
+      const unassigned = others.slice(measured.unassigned.length, count);
+      if (assigned.length + unassigned.length > 0) {
+        await this.#extend(measured, update, assigned, unassigned);
+      }
+      if (count >= samplesPerSetMax || !isUndecided(measured.evidence)) return measured;
+    }
+  }
+
+  #drawOwn(update: SoundUpdate): number[] {
+    const { randomness } = this.#input;
+    return [...drawSamples(update.samples, this.#options.samplesPerSetMax, randomness)];
+  }
+
+  /** Samples nobody was given in this round; where all are given out, samples this peer was not given. */
+  #drawOthers(update: SoundUpdate, all: readonly SoundUpdate[]): number[] {
+    const { samplesPerSet, samplesPerSetMax } = this.#options;
+    const { sampleCount } = this.#modules.setup.assignment;
+    const { randomness } = this.#input;
+    const draw = (taken: readonly Uint32Array[]) => [
+      ...unassignedSamples(sampleCount, taken, samplesPerSetMax, randomness),
+    ];
+    this.#unassigned ??= draw([...all.map(({ samples }) => samples), ...this.#missingSamples()]);
+    return this.#unassigned.length >= samplesPerSet ? this.#unassigned : draw([update.samples]);
+  }
+
+  #missingSamples(): Uint32Array[] {
+    const { participants, setup } = this.#modules;
+    return this.#input.missing.flatMap((hotkey) => {
+      const uid = participants.neuron(hotkey)?.uid;
+      if (uid === undefined) return [];
+      return [assignedSamples(setup.assignment, this.#input.round, { uid, hotkey })];
+    });
+  }
+
+  async #extend(
+    measured: Measured,
+    update: SoundUpdate,
+    assigned: readonly number[],
+    unassigned: readonly number[],
+  ): Promise<void> {
+    const { evaluator } = this.#modules;
+    const samples = [...assigned, ...unassigned];
+    const before = await this.#baseLosses(samples);
+    const { parameters } = this.#input;
+    const after = await evaluator.lossesAfter(parameters, update.body, samples);
+    const split = assigned.length;
+    const { evidence } = measured;
+    measured.evidence = {
+      assignedBefore: [...evidence.assignedBefore, ...before.slice(0, split)],
+      assignedAfter: [...evidence.assignedAfter, ...after.slice(0, split)],
+      unassignedBefore: [...evidence.unassignedBefore, ...before.slice(split)],
+      unassignedAfter: [...evidence.unassignedAfter, ...after.slice(split)],
+    };
+    measured.assigned.push(...assigned);
+    measured.unassigned.push(...unassigned);
+  }
+
+  async #baseLosses(samples: readonly number[]): Promise<number[]> {
+    const unknown = samples.filter((sample) => !this.#base.has(sample));
+    if (unknown.length > 0) {
+      const losses = await this.#modules.evaluator.losses(this.#input.parameters, unknown);
+      for (const [index, sample] of unknown.entries()) this.#base.set(sample, losses[index]!);
+    }
+    return samples.map((sample) => this.#base.get(sample)!);
+  }
+}
