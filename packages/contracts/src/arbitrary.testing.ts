@@ -16,13 +16,13 @@ export function messageOf<Desc extends DescMessage>(
 function initOf(schema: DescMessage, depth: number): fc.Arbitrary<Record<string, unknown>> {
   const members: Record<string, fc.Arbitrary<unknown>> = {};
   for (const field of schema.fields) {
-    const value = depth >= DEPTH_MAX && needsMessage(field) ? undefined : valueOf(field, depth);
+    const value = depth >= DEPTH_MAX && needsMessage(field) ? undefined : anyValueOf(field, depth);
     if (value && !field.oneof) members[field.localName] = fc.option(value, { nil: undefined });
   }
   for (const oneof of schema.oneofs) {
     const cases = oneof.fields
       .filter((field) => depth < DEPTH_MAX || !needsMessage(field))
-      .map((field) => valueOf(field, depth).map((value) => ({ case: field.localName, value })));
+      .map((field) => anyValueOf(field, depth).map((value) => ({ case: field.localName, value })));
     if (cases.length > 0) {
       members[oneof.localName] = fc.option(fc.oneof(...cases), { nil: undefined });
     }
@@ -36,7 +36,7 @@ function needsMessage(field: DescField): boolean {
   return field.message !== undefined;
 }
 
-function valueOf(field: DescField, depth: number): fc.Arbitrary<unknown> {
+function anyValueOf(field: DescField, depth: number): fc.Arbitrary<unknown> {
   switch (field.fieldKind) {
     case "scalar":
       return scalarOf(field.scalar);

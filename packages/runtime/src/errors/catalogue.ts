@@ -1,6 +1,7 @@
 /**
  * Every error code of the mesh. A code is stable for ever: programs match on it. To add one, add an
- * entry in alphabetical order and run `node scripts/error-docs.ts` (a test compares the page).
+ * entry in alphabetical order and run
+ * `node packages/runtime/scripts/error-docs.ts` (a test compares the page).
  * The remedy is what a user reads when the thrower gives none: one sentence, imperative.
  */
 import type { Code } from "@connectrpc/connect";

@@ -67,12 +67,16 @@ export function toConnectError(reason: unknown): ConnectError {
   return new ConnectError(message, STATUS_CODES[error.status], undefined, [detail], error);
 }
 
-/** Packages below this one throw errors of their own that carry a code of the catalogue. */
+/** Pure packages know no runtime: their errors carry a code of the catalogue in `code`. */
 function fromCodedError(reason: unknown): CovenantError | undefined {
   if (!(reason instanceof Error)) return undefined;
-  const { code } = reason as { code?: unknown };
-  if (typeof code !== "string" || !Object.hasOwn(CATALOGUE, code)) return undefined;
-  return new CovenantError(code as ErrorCode, reason.message, { cause: reason });
+  const { code, remedy, metadata } = reason as Partial<CovenantError>;
+  if (typeof code !== "string" || !ENTRIES[code]) return undefined;
+  return new CovenantError(code, reason.message, {
+    cause: reason,
+    ...(typeof remedy === "string" && { remedy }),
+    ...(typeof metadata === "object" && metadata !== null && { metadata }),
+  });
 }
 
 function fromConnectError(error: ConnectError): CovenantError {
