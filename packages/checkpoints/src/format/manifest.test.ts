@@ -87,6 +87,7 @@ test("signed nonsense is refused by field", () => {
     ["too large", (m) => Object.assign(m.files[0]!, { sizeBytes: 2n ** 63n })],
     ["chunks", (m) => Object.assign(m.files[0]!, { sizeBytes: BigInt(CHUNK_BYTES) + 1n })],
     ["chunks", (m) => Object.assign(m.files[1]!, { chunkSha256: [new Uint8Array(32)] })],
+    ["two sizes", (m) => Object.assign(m.files[0]!, { chunkSha256: [m.files[2]!.chunkSha256[0]] })],
     ["hash", (m) => Object.assign(m.files[0]!, { chunkSha256: [new Uint8Array(31)] })],
   ];
   for (const [what, change] of cases) {

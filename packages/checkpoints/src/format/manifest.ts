@@ -5,6 +5,7 @@ import {
   canonicalBytes,
   type Hotkey,
   signMessage,
+  toHex,
   verifyMessage,
 } from "@covenant/contracts";
 import {
@@ -15,7 +16,7 @@ import {
   CheckpointManifestSchema,
   type CheckpointStage,
 } from "@covenant/contracts/registry";
-import { CHUNK_BYTES, checkpointRoot, chunkCount, hashChunks } from "./chunks.ts";
+import { CHUNK_BYTES, checkpointRoot, chunkCount, chunkPlaces, hashChunks } from "./chunks.ts";
 import { CheckpointError } from "./errors.ts";
 import type { CheckpointFileData } from "./model-directory.ts";
 import { firstBadPath } from "./paths.ts";
@@ -178,6 +179,13 @@ function checkFiles(files: readonly CheckpointFile[]): void {
     chunks += chunkSha256.length;
   }
   if (chunks > MANIFEST_LIMITS.chunks) throw invalid(`${chunks} chunks`);
+  const sizes = new Map<string, number>();
+  for (const { path, offset, sizeBytes, sha256 } of chunkPlaces({ files: [...files] })) {
+    const hash = toHex(sha256);
+    const known = sizes.get(hash) ?? sizeBytes;
+    if (known !== sizeBytes) throw invalid(`the chunk of ${path} at ${offset} has two sizes`);
+    sizes.set(hash, sizeBytes);
+  }
 }
 
 function invalid(what: string): CheckpointError {

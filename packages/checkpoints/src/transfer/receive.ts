@@ -41,7 +41,7 @@ export interface ReceiveResult {
 
 const CHUNK_TIMEOUT_MS_DEFAULT = 30_000;
 const STREAM_TIMEOUT_MS_DEFAULT = 600_000;
-const BYTES_MAX_DEFAULT = 1 << 36;
+const BYTES_MAX_DEFAULT = 2 ** 36;
 
 /**
  * Receives the checkpoint named `root`. Interrupted at any point, calling it again continues behind the last durable
