@@ -8,7 +8,7 @@ import { ChainStore } from "./store.ts";
 /** Version of the chain's rules; a log made by another version may not replay. */
 export const SPEC_VERSION = 1;
 /** Open requests get this long to end when the chain stops. */
-const CLOSE_LIMIT_MS = 2000;
+const CLOSE_LIMIT_MS = 500;
 
 /** A development chain that serves. */
 export interface RunningChain {

@@ -148,6 +148,7 @@ test("an extrinsic is acknowledged with its block; the same one again gets the s
     nonce: 0,
     birthBlock: status.head.number,
     periodBlocks: 10,
+    salt: "00".repeat(8),
     genesisHash: status.genesisHash,
   } as const;
   const extrinsic = signExtrinsic(options, alice);

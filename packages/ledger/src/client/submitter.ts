@@ -1,3 +1,4 @@
+import { randomBytes } from "node:crypto";
 import type { Clock } from "@covenant/runtime";
 import { CovenantError } from "@covenant/runtime";
 import type { Inclusion } from "../ledger.ts";
@@ -9,8 +10,9 @@ import type { RpcClient } from "./rpc-client.ts";
 
 /** Blocks within which an extrinsic must be included; a lost one surely dies after them. */
 const PERIOD_BLOCKS = 128;
+const SALT_BYTES = 8;
 /** Signatures made for one call when another process uses the same key at the same time. */
-const SIGNATURES_MAX = 4;
+const SIGNATURES_MAX = 8;
 /** The client's deadline lies this much behind the server's, so that its answer can arrive. */
 const ANSWER_MARGIN_MS = 1000;
 
@@ -65,6 +67,7 @@ export class Submitter {
         nonce: account.nextNonce,
         birthBlock: status.head.number,
         periodBlocks: Math.min(PERIOD_BLOCKS, status.maxEraBlocks),
+        salt: randomBytes(SALT_BYTES).toString("hex"),
         genesisHash: status.genesisHash,
       },
       signer,

@@ -36,6 +36,7 @@ test("a signature binds signer, call, nonce, life span and chain", () => {
     { ...signed, call: changed },
     { ...signed, nonce: signed.nonce + 1 },
     { ...signed, periodBlocks: 63 },
+    { ...signed, salt: "11".repeat(8) },
     { ...signed, birthBlock: signed.birthBlock + 1 },
     { ...signed, signer: hotkey.address },
     { ...signed, signer: "nobody" },
@@ -93,6 +94,7 @@ test("the same call signed twice is one extrinsic", () => {
   const signed = chain.sign(alice, someCall);
   assert.equal(extrinsicHash({ ...signed, signature: "00".repeat(64) }), extrinsicHash(signed));
   assert.notEqual(extrinsicHash({ ...signed, nonce: 9 }), extrinsicHash(signed));
+  assert.notEqual(extrinsicHash({ ...signed, salt: "11".repeat(8) }), extrinsicHash(signed));
 });
 
 test("canonical JSON sorts, keeps bigints and maps, and comes back", () => {

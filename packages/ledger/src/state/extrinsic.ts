@@ -16,6 +16,8 @@ export const extrinsicSchema = z.strictObject({
   nonce: counter,
   birthBlock: counter,
   periodBlocks: z.number().int().min(1).max(65_536),
+  /** Tells equal calls apart that two clients of one key sign at the same time. */
+  salt: z.string().regex(/^[0-9a-f]{16}$/),
   call: callSchema,
   signature: z.string().regex(/^[0-9a-f]{128}$/),
 });
@@ -33,9 +35,9 @@ export interface Signer {
 
 /** The bytes that a signer signs: they bind the call to one chain, one nonce and one life span. */
 export function signingBytes(unsigned: UnsignedExtrinsic, genesisHash: string): Uint8Array {
-  const { signer, nonce, birthBlock, periodBlocks, call } = unsigned;
-  const body = canonicalJson({ signer, nonce, birthBlock, periodBlocks, call });
-  return new TextEncoder().encode(`${SIGNING_DOMAIN}\n${genesisHash}\n${body}`);
+  const { signature: _none, ...body } = { signature: "", ...unsigned };
+  const text = canonicalJson(body);
+  return new TextEncoder().encode(`${SIGNING_DOMAIN}\n${genesisHash}\n${text}`);
 }
 
 /** Signs a call for exactly one place in the signer's history. */
@@ -45,6 +47,7 @@ export function signExtrinsic(
     nonce: number;
     birthBlock: number;
     periodBlocks: number;
+    salt: string;
     genesisHash: string;
   },
   signer: Signer,
@@ -56,7 +59,7 @@ export function signExtrinsic(
 
 /**
  * Identity of an extrinsic (hexadecimal, 32 bytes). The signature is left out: whoever can sign twice
- * for one nonce and call has made the same extrinsic.
+ * for one body has made the same extrinsic.
  */
 export function extrinsicHash(extrinsic: Extrinsic): string {
   const { signature: _signature, ...body } = extrinsic;

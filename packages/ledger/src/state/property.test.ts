@@ -11,8 +11,16 @@ import { TEST_NETUID as netuid, testGenesis, testKey } from "./testing.ts";
 import type { ChainState } from "./types.ts";
 
 const SIGNERS = ["alice", "alice", "alice", "bob", "owner", "sudo", "h0", "h0", "h1", "h2"];
-const genesis = genesisSchema.parse(
-  testGenesis({ tempo: 5, maxUids: 3, immunityPeriodBlocks: 3, weightsRateLimitBlocks: 1 }),
+const [plainGenesis, commitRevealGenesis] = [false, true].map((commitRevealEnabled) =>
+  genesisSchema.parse(
+    testGenesis({
+      tempo: 5,
+      maxUids: 3,
+      immunityPeriodBlocks: 3,
+      weightsRateLimitBlocks: 1,
+      commitRevealEnabled,
+    }),
+  ),
 );
 
 const hotkey = fc
@@ -22,8 +30,18 @@ const amountRao = fc
   .oneof(fc.bigInt({ min: 0n, max: 1000n }), fc.bigInt({ min: 0n, max: 2n * 10n ** 15n }))
   .map(String);
 const u16 = fc.integer({ min: 0, max: 65_535 });
-const uids = fc.array(fc.integer({ min: 0, max: 3 }), { maxLength: 4 });
 const small = fc.array(u16, { maxLength: 4 });
+/** Mostly vectors that a validator may set, sometimes ones that nobody may. */
+const vector = fc.oneof(
+  { weight: 3, arbitrary: fc.tuple(u16, u16).map((values) => ({ uids: [0, 1], values })) },
+  {
+    weight: 1,
+    arbitrary: fc.record({
+      uids: fc.array(fc.integer({ min: 0, max: 3 }), { maxLength: 4 }),
+      values: small,
+    }),
+  },
+);
 
 /** Calls that can succeed as well as calls that cannot. */
 const call: fc.Arbitrary<Call> = fc.oneof(
@@ -34,13 +52,16 @@ const call: fc.Arbitrary<Call> = fc.oneof(
       fc.constantFrom<Call[]>({ name: "addStake", args }, { name: "removeStake", args }),
     ),
   fc.record({ destination: hotkey, amountRao }).map((args): Call => ({ name: "transfer", args })),
+  vector.map(
+    ({ uids, values }): Call => ({
+      name: "setWeights",
+      args: { netuid, uids, weights: values, versionKey: 0 },
+    }),
+  ),
   fc
-    .record({ netuid: fc.constant(netuid), uids, weights: small, versionKey: fc.constant(0) })
-    .map((args): Call => ({ name: "setWeights", args })),
-  fc
-    .record({ uids, values: small, salt: small, signer: fc.constantFrom("h0", "h1", "h2") })
-    .chain(({ signer, ...payload }) => {
-      const args = { netuid, versionKey: 0, ...payload };
+    .record({ vector, salt: small, signer: fc.constantFrom("h0", "h1", "h2") })
+    .chain(({ signer, salt, vector: { uids, values } }) => {
+      const args = { netuid, uids, values, salt, versionKey: 0 };
       const commitHash = weightsCommitHash(testKey(signer).address, args);
       return fc.constantFrom<Call[]>(
         { name: "commitWeights", args: { netuid, commitHash } },
@@ -99,6 +120,7 @@ function extrinsicsOf(state: ChainState, planned: PlannedBlock): Extrinsic[] {
       nonce,
       birthBlock: state.head.number,
       periodBlocks: 8,
+      salt: "00".repeat(8),
       call: planning,
       signature: "00".repeat(64),
     };
@@ -108,7 +130,8 @@ function extrinsicsOf(state: ChainState, planned: PlannedBlock): Extrinsic[] {
 test("whatever is sent: rao is conserved, nothing is negative, a replay is equal", () => {
   const outcomes = new Map<string, number>();
   fc.assert(
-    fc.property(blocks, (plan) => {
+    fc.property(fc.boolean(), blocks, (commitReveal, plan) => {
+      const genesis = commitReveal ? commitRevealGenesis! : plainGenesis!;
       let state = genesisState(genesis);
       const inputs = [];
       for (const planned of [...OPENING, ...plan]) {

@@ -21,7 +21,14 @@ export class TestChain {
   sign(signer: Hotkey, call: Call, ahead = 0): Extrinsic {
     const nonce = (this.state.accounts.get(signer.address)?.nonce ?? 0) + ahead;
     const { genesisHash, head } = this.state;
-    const options = { call, nonce, birthBlock: head.number, periodBlocks: 64, genesisHash };
+    const options = {
+      call,
+      nonce,
+      birthBlock: head.number,
+      periodBlocks: 64,
+      salt: "00".repeat(8),
+      genesisHash,
+    };
     return signExtrinsic(options, signer);
   }
 
