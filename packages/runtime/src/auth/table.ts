@@ -98,7 +98,7 @@ const SERVICES: Record<string, Record<string, readonly Role[]>> = {
     Resume: OPERATOR,
     WatchProgress: OVERSIGHT,
   },
-  "grpc.health.v1.Health": { Check: ANYONE, List: ANYONE, Watch: ANYONE },
+  "grpc.health.v1.Health": { Check: ANYONE, Watch: ANYONE },
   "grpc.reflection.v1.ServerReflection": { ServerReflectionInfo: ANYONE },
 };
 
