@@ -15,12 +15,12 @@ export const supervisedSchema = z
     replayTokens: count(64, 4096),
     learningRate: z.number().positive().max(1).default(1e-3),
     warmupSteps: count(20, 100_000),
-    maximumSteps: count(400, 1_000_000),
+    maximumSteps: count(1000, 1_000_000),
     /** A probe every so many steps: mean reward on training episodes; state is saved with it. */
     probeEverySteps: count(20, 100_000),
     probePrompts: count(64, 1000),
     /** Tuning stops at this probe reward, so that reinforcement finds both successes and failures. */
-    targetReward: z.number().min(0).max(1).default(0.35),
+    targetReward: z.number().min(0).max(1).default(0.3),
   })
   .prefault({});
 
@@ -31,16 +31,16 @@ export const policySchema = z
     rule: z.enum(["grpo", "dr_grpo"]).default("grpo"),
     /** Policy versions to train. */
     versions: z.number().int().min(0).max(1_000_000).default(20),
-    groupsPerVersion: count(16, 4096),
+    groupsPerVersion: count(32, 4096),
     /** Completions of a group. */
     groupSize: z.number().int().min(2).max(64).default(8),
     /** Groups to learn from, by descending frontier value. */
-    trainGroupsMax: count(16, 4096),
+    trainGroupsMax: count(32, 4096),
     maxNewTokens: count(6, 4096),
     clipLow: z.number().positive().max(1).default(0.2),
     clipHigh: z.number().positive().max(10).default(0.28),
     klCoefficient: z.number().min(0).max(10).default(0.01),
-    learningRate: z.number().positive().max(1).default(5e-4),
+    learningRate: z.number().positive().max(1).default(1e-4),
     /** Passes over the groups of a version. */
     epochs: count(2, 100),
     /** Completions of one optimiser step. */
@@ -60,11 +60,11 @@ export const rolloutsSchema = z
     /** From challenge to openings. */
     openBlocks: count(60, 1_000_000),
     /** Groups that one worker may have in work. */
-    outstandingMax: count(6, 64),
+    outstandingMax: count(8, 64),
     /** When a worker without work is to ask again. */
     retryAfterMs: count(200, 60_000),
     /** Groups verified in one replay. */
-    verifyBatchGroups: count(16, 4096),
+    verifyBatchGroups: count(32, 4096),
     /** Below this many accepted groups with variance a version is not trained on. */
     minimumGroups: count(1, 4096),
   })
