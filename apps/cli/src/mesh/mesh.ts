@@ -201,7 +201,10 @@ export class Mesh {
       preset: this.#options.preset,
       threads: this.#options.threads,
     });
-    for (const spec of specs) await supervisor.start(spec);
+    // The ledger first: others ask it for randomness and registrations as soon as they run.
+    const [ledger, ...others] = specs;
+    await supervisor.start(required(ledger));
+    await Promise.all(others.map((spec) => supervisor.start(spec)));
     return { certificates, supervisor };
   }
 

@@ -1,13 +1,22 @@
 // Makes a run: tokenizer, data, initial weights, the signed RunConfig, and its hash on the ledger.
 import { readFile } from "node:fs/promises";
-import { create, fromBinary } from "@bufbuild/protobuf";
+import { create } from "@bufbuild/protobuf";
 import { canonicalBytes, type Hotkey, sha256, signMessage } from "@covenant/contracts";
-import { AggregationRule, type RunConfig, RunConfigSchema } from "@covenant/contracts/templar";
+import { ModelConfigSchema } from "@covenant/contracts/common";
+import { DataSetSchema, type RunConfig, RunConfigSchema } from "@covenant/contracts/templar";
 import { initialParameters, type ModelShape, stateRoot, tensorTable } from "@covenant/kernels";
 import type { Ledger } from "@covenant/ledger";
 import { buildDataSet, type DataShard, Tokenizer, trainTokenizer } from "@covenant/models";
 import type { ObjectStore } from "@covenant/objects";
 import { CovenantError } from "@covenant/runtime";
+import {
+  createRunConfig,
+  openRunConfig,
+  RUN_CONFIG_BYTES_MAX,
+  RUN_CONFIG_KEY,
+  runBucket,
+  runConfigHash,
+} from "@covenant/sparseloco";
 import type { Preset } from "./preset.ts";
 
 /** A created run. */
@@ -28,11 +37,8 @@ export interface CreateRunOptions {
 }
 
 const blocksPerWindow = 2400;
-const runFileBytesMax = 1 << 20;
 const shardSamples = 4096;
 const tokenizerKey = "tokenizer.json";
-
-export const runBucket = (runId: string) => `run-${runId}`;
 
 /** Kernel shape of a preset's model. */
 export function shapeOf(preset: Preset): ModelShape {
@@ -59,11 +65,11 @@ export async function createRun(
   if (existing) return { config: existing, parameterCount };
   const config = await buildRun(options, shape, modules.objects);
   const bytes = canonicalBytes(RunConfigSchema, config);
-  await modules.objects.put(runBucket(options.runId), "run.pb", bytes, {});
+  await modules.objects.put(runBucket(options.runId), RUN_CONFIG_KEY, bytes, {});
   await ledger.setCommitment({
     netuid: options.netuid,
     hotkey: options.owner,
-    fields: [sha256(bytes)],
+    fields: [runConfigHash(config)],
   });
   return { config, parameterCount };
 }
@@ -74,17 +80,20 @@ async function loadRun(
 ): Promise<RunConfig | undefined> {
   const committed = await modules.ledger.commitment(options.netuid, options.owner.address);
   if (!committed) return undefined;
-  const bytes = await modules.objects.get(runBucket(options.runId), "run.pb", {
-    maxBytes: runFileBytesMax,
+  const bytes = await modules.objects.get(runBucket(options.runId), RUN_CONFIG_KEY, {
+    maxBytes: RUN_CONFIG_BYTES_MAX,
   });
-  if (!Buffer.from(sha256(bytes)).equals(Buffer.from(committed.fields[0] ?? []))) {
-    throw new CovenantError(
-      "COV_RUN_CORRUPT",
-      `run.pb of ${options.runId} is not the one whose hash the ledger holds.`,
-      { remedy: "Restore the object store, or start over with --fresh." },
-    );
-  }
-  return fromBinary(RunConfigSchema, bytes);
+  const opened = openRunConfig(
+    bytes,
+    committed.fields[0] ?? new Uint8Array(),
+    options.owner.address,
+  );
+  if (opened.ok) return opened.value;
+  throw new CovenantError(
+    "COV_RUN_CORRUPT",
+    `The stored run ${options.runId} is not the one that the ledger holds: ${opened.problem.detail}.`,
+    { remedy: "Restore the object store, or start over with --fresh." },
+  );
 }
 
 async function buildRun(
@@ -114,9 +123,9 @@ async function buildRun(
   const train = await store("train", data.train);
   const heldOut = await store("held-out", data.heldOut);
   const initial = initialParameters(shape, options.seed);
-  const config = create(RunConfigSchema, {
+  const config = createRunConfig({
     runId,
-    model: {
+    model: create(ModelConfigSchema, {
       vocabSize: shape.vocabSize,
       hiddenSize: shape.hiddenSize,
       intermediateSize: shape.intermediateSize,
@@ -127,9 +136,8 @@ async function buildRun(
       ropeTheta: shape.ropeTheta,
       rmsNormEps: shape.rmsNormEps,
       tieWordEmbeddings: shape.tieWordEmbeddings,
-    },
-    seed: options.seed,
-    data: {
+    }),
+    data: create(DataSetSchema, {
       bucket,
       train,
       heldOut,
@@ -138,32 +146,17 @@ async function buildRun(
       tokenizerSha256: sha256(tokenizerBytes),
       heldOutBytesPerToken: data.heldOutBytesPerToken,
       licence: "public domain",
-    },
+    }),
+    genesisStateRoot: await stateRoot(initial, tensorTable(shape)),
     inner: {
       steps: preset.innerSteps,
       batchSize: preset.batchSize,
       peakLearningRate: preset.peakLearningRate,
-      warmupSteps: 20,
-      finalLearningRateRatio: 0.1,
-      beta1: 0.9,
-      beta2: 0.95,
-      epsilon: 1e-8,
-      weightDecay: 0.1,
-      gradientClip: 1,
     },
-    outer: {
-      codec: "covenant.sparse.v1/2bit",
-      rule: AggregationRule.CONTRIBUTORS,
-      learningRate: 1,
-      errorDecay: 0.95,
-      keepPerChunk: 64,
-    },
+    seed: options.seed,
     rounds: preset.rounds,
     blocksPerWindow,
-    publishBlocks: 120,
     checkpointEveryRounds: preset.checkpointEveryRounds,
-    protocolVersion: 1,
-    genesisStateRoot: await stateRoot(initial, tensorTable(shape)),
     minimumPeers: preset.peers.filter(({ role }) => role !== "late").length,
   });
   config.signature = signMessage(RunConfigSchema, config, options.owner);
