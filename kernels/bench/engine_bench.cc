@@ -43,7 +43,7 @@ double peak_gflops(double seconds) {
 }
 
 void bench_products(covenant::ThreadPool& pool, double peak, double seconds) {
-  const int64_t shapes[][3] = {{512, 384, 128}, {512, 128, 128}, {512, 704, 128}, {512, 128, 352},
+  const int64_t shapes[][3] = {{512, 384, 128}, {512, 128, 128},  {512, 704, 128},  {512, 128, 352},
                                {512, 512, 128}, {2048, 512, 512}, {2048, 128, 512}, {1, 512, 128},
                                {8, 704, 128},   {512, 2048, 512}};
   std::printf("%-24s %10s %10s %10s %10s\n", "product (M, N, K)", "Y=XW^T", "ratio", "dW", "ratio");
@@ -56,14 +56,20 @@ void bench_products(covenant::ThreadPool& pool, double peak, double seconds) {
         static_cast<size_t>(covenant::gradient_scratch_size() * pool.threads()));
     covenant::pack_forward(pool, w.data(), n, k, packed.data());
     const int repeats = static_cast<int>(1 + 20000000 / (m * n * k));
-    const double forward = best_s(seconds, [&] {
-      for (int i = 0; i < repeats; ++i)
-        covenant::multiply(pool, x.data(), m, k, packed.data(), n, nullptr, y.data());
-    }) / repeats;
-    const double gradient = best_s(seconds, [&] {
-      for (int i = 0; i < repeats; ++i)
-        covenant::multiply_gradient(pool, y.data(), x.data(), m, n, k, dw.data(), scratch.data());
-    }) / repeats;
+    const double forward =
+        best_s(seconds,
+               [&] {
+                 for (int i = 0; i < repeats; ++i)
+                   covenant::multiply(pool, x.data(), m, k, packed.data(), n, nullptr, y.data());
+               }) /
+        repeats;
+    const double gradient = best_s(seconds,
+                                   [&] {
+                                     for (int i = 0; i < repeats; ++i)
+                                       covenant::multiply_gradient(pool, y.data(), x.data(), m, n,
+                                                                   k, dw.data(), scratch.data());
+                                   }) /
+                            repeats;
     const double flop = 2e-9 * static_cast<double>(m * n * k);
     char name[64];
     std::snprintf(name, sizeof name, "(%d, %d, %d)", static_cast<int>(m), static_cast<int>(n),
@@ -95,22 +101,21 @@ void bench_model(int threads, double peak, double seconds) {
   const cov_batch batch = {tokens.data(), targets.data(), kSequences, kLength};
   const cov_adamw_options adamw = {1e-3f, 0.9f, 0.95f, 1e-8f, 0.1f, 1.0f};
   double loss = 0;
-  const double step = best_s(seconds * 4, [&] {
-    require(cov_model_train_step(model, &batch, &adamw, &loss, nullptr));
-  });
+  const double step = best_s(
+      seconds * 4, [&] { require(cov_model_train_step(model, &batch, &adamw, &loss, nullptr)); });
   const double matrix = 6.0 * (4 * (4.0 * 128 * 128 + 3 * 128 * 352) + 512 * 128);
   const double attention = 6.0 * 4 * kLength * 128;  // causal half, forward and backward
   const double rate = kSequences * kLength / step;
-  std::printf("train 0.84 M, 16 x 128, %d thread(s): %.0f tokens/s, %.2f ms/step, %.1f GFLOP/s = "
-              "%.2f of the peak of %d core(s)\n",
-              threads, rate, step * 1e3, rate * (matrix + attention) * 1e-9,
-              rate * (matrix + attention) * 1e-9 / (peak * threads), threads);
+  std::printf(
+      "train 0.84 M, 16 x 128, %d thread(s): %.0f tokens/s, %.2f ms/step, %.1f GFLOP/s = "
+      "%.2f of the peak of %d core(s)\n",
+      threads, rate, step * 1e3, rate * (matrix + attention) * 1e-9,
+      rate * (matrix + attention) * 1e-9 / (peak * threads), threads);
   const cov_forward_options forward_options = {0, 0, 1.0f};
   std::vector<float> log_probs(tokens.size());
   const cov_forward_output output = {log_probs.data(), nullptr, nullptr, nullptr};
-  const double forward = best_s(seconds, [&] {
-    require(cov_model_forward(model, &batch, &forward_options, &output));
-  });
+  const double forward = best_s(
+      seconds, [&] { require(cov_model_forward(model, &batch, &forward_options, &output)); });
   std::printf("forward: %.0f tokens/s, %.2f of peak\n", kSequences * kLength / forward,
               kSequences * kLength / forward * (matrix + attention) / 3 * 1e-9 / (peak * threads));
   for (const int32_t requests : {1, 8, 32}) {
@@ -119,15 +124,15 @@ void bench_model(int threads, double peak, double seconds) {
     std::vector<cov_generate_output> outputs(static_cast<size_t>(requests));
     std::vector<int32_t> out(static_cast<size_t>(requests * kNew));
     for (int32_t i = 0; i < requests; ++i) {
-      request[static_cast<size_t>(i)] = {tokens.data() + i * 16, 16, kNew, 1.0f, 0, 1.0f,
-                                         nullptr, 0, {static_cast<uint8_t>(i)}};
-      outputs[static_cast<size_t>(i)] = {out.data() + i * kNew, nullptr, nullptr, nullptr, nullptr,
-                                         0, 0};
+      request[static_cast<size_t>(i)] = {
+          tokens.data() + i * 16, 16, kNew, 1.0f, 0, 1.0f, nullptr, 0, {static_cast<uint8_t>(i)}};
+      outputs[static_cast<size_t>(i)] = {
+          out.data() + i * kNew, nullptr, nullptr, nullptr, nullptr, 0, 0};
     }
     const cov_generate_options generate_options = {nullptr, 0, 0, nullptr, nullptr, nullptr};
     const double time = best_s(seconds, [&] {
-      require(cov_model_generate(model, request.data(), requests, &generate_options,
-                                 outputs.data()));
+      require(
+          cov_model_generate(model, request.data(), requests, &generate_options, outputs.data()));
     });
     std::printf("generate, %2d sequences: %.0f tokens/s\n", requests, requests * kNew / time);
   }

@@ -15,8 +15,10 @@ inline void report(bool ok, const char* file, int line, const char* what) {
 }
 
 inline int finish(const char* name) {
-  if (failures == 0) std::printf("%s: ok\n", name);
-  else std::printf("%s: %d failed checks\n", name, failures);
+  if (failures == 0)
+    std::printf("%s: ok\n", name);
+  else
+    std::printf("%s: %d failed checks\n", name, failures);
   return failures == 0 ? 0 : 1;
 }
 }  // namespace covenant_test
@@ -24,29 +26,30 @@ inline int finish(const char* name) {
 #define CHECK(condition) covenant_test::report(!!(condition), __FILE__, __LINE__, #condition)
 
 // |actual - expected| <= tolerance; NaN fails. Prints both values.
-#define CHECK_NEAR(actual, expected, tolerance)                                              \
-  do {                                                                                       \
-    const double check_a = static_cast<double>(actual);                                      \
-    const double check_e = static_cast<double>(expected);                                    \
-    const bool check_ok = std::fabs(check_a - check_e) <= static_cast<double>(tolerance);    \
-    if (!check_ok && covenant_test::failures < 50)                                           \
-      std::fprintf(stderr, "  %s = %.9g, expected %.9g\n", #actual, check_a, check_e);       \
-    covenant_test::report(check_ok, __FILE__, __LINE__, #actual " near " #expected);         \
+#define CHECK_NEAR(actual, expected, tolerance)                                           \
+  do {                                                                                    \
+    const double check_a = static_cast<double>(actual);                                   \
+    const double check_e = static_cast<double>(expected);                                 \
+    const bool check_ok = std::fabs(check_a - check_e) <= static_cast<double>(tolerance); \
+    if (!check_ok && covenant_test::failures < 50)                                        \
+      std::fprintf(stderr, "  %s = %.9g, expected %.9g\n", #actual, check_a, check_e);    \
+    covenant_test::report(check_ok, __FILE__, __LINE__, #actual " near " #expected);      \
   } while (0)
 
 // Same bytes.
 #define CHECK_SAME(a, b, bytes) \
   covenant_test::report(std::memcmp((a), (b), (bytes)) == 0, __FILE__, __LINE__, #a " same as " #b)
 
-#define CHECK_OK(expression)                                                                 \
-  do {                                                                                       \
-    const cov_status check_s = (expression);                                                 \
-    if (check_s.code != COV_OK) std::fprintf(stderr, "  status %d: %s\n", check_s.code,      \
-                                             check_s.message);                               \
-    covenant_test::report(check_s.code == COV_OK, __FILE__, __LINE__, #expression);          \
+#define CHECK_OK(expression)                                                        \
+  do {                                                                              \
+    const cov_status check_s = (expression);                                        \
+    if (check_s.code != COV_OK)                                                     \
+      std::fprintf(stderr, "  status %d: %s\n", check_s.code, check_s.message);     \
+    covenant_test::report(check_s.code == COV_OK, __FILE__, __LINE__, #expression); \
   } while (0)
 
-#define CHECK_CODE(expression, expected) \
-  covenant_test::report((expression).code == (expected), __FILE__, __LINE__, #expression " is " #expected)
+#define CHECK_CODE(expression, expected)                                     \
+  covenant_test::report((expression).code == (expected), __FILE__, __LINE__, \
+                        #expression " is " #expected)
 
 #define TEST_MAIN_END(name) return covenant_test::finish(name)

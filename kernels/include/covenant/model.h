@@ -42,10 +42,10 @@ int32_t cov_default_threads(void);
 typedef struct cov_model cov_model;
 
 typedef struct cov_model_options {
-  const float* parameters;     // initial values, copied; NULL: zeros
-  uint64_t parameter_count;    // floats in `parameters`; must be exact when parameters is given
-  int32_t threads;             // 0: cov_default_threads(); at most 256
-  uint64_t memory_limit_bytes; // cap of everything this model allocates; 0: no cap
+  const float* parameters;      // initial values, copied; NULL: zeros
+  uint64_t parameter_count;     // floats in `parameters`; must be exact when parameters is given
+  int32_t threads;              // 0: cov_default_threads(); at most 256
+  uint64_t memory_limit_bytes;  // cap of everything this model allocates; 0: no cap
 } cov_model_options;
 
 // Creates a model with reference count 1. *model is NULL on error.
@@ -74,9 +74,10 @@ typedef enum cov_buffer {
   COV_SECOND_MOMENT = 3
 } cov_buffer;
 
-// Live flat buffer (cov_parameter_count floats, 64-byte aligned), stable until the last release.
-// All but the parameters are allocated, zeroed, on first use. The caller may write between calls.
-cov_status cov_model_buffer(cov_model* model, cov_buffer which, float** data, uint64_t* length);
+// Live flat buffer `which` (a cov_buffer; cov_parameter_count floats, 64-byte aligned), stable
+// until the last release. All but the parameters are allocated, zeroed, on first use. The caller
+// may write between calls.
+cov_status cov_model_buffer(cov_model* model, int32_t which, float** data, uint64_t* length);
 
 // Number of AdamW steps done, used by the bias correction; set when restoring a state.
 int64_t cov_model_step_count(const cov_model* model);
@@ -94,16 +95,16 @@ typedef struct cov_batch {
 } cov_batch;
 
 typedef struct cov_forward_options {
-  int32_t keep_activations; // 1: cov_model_backward may follow
-  int32_t top_count;        // 0..256 (and <= vocab_size): most probable tokens per position
-  float temperature;        // log-probs are of softmax(z / temperature); 0 means 1
+  int32_t keep_activations;  // 1: cov_model_backward may follow
+  int32_t top_count;         // 0..256 (and <= vocab_size): most probable tokens per position
+  float temperature;         // log-probs are of softmax(z / temperature); 0 means 1
 } cov_forward_options;
 
 // Any pointer may be NULL. Sizes: log_probs, entropy: positions; top_*: positions * top_count,
 // descending, equal log-probs by ascending id. Positions not scored get 0, 0, -1 and 0.
 typedef struct cov_forward_output {
   float* log_probs;
-  float* entropy; // nats, of the distribution at `temperature`
+  float* entropy;  // nats, of the distribution at `temperature`
   int32_t* top_tokens;
   float* top_log_probs;
 } cov_forward_output;
@@ -124,7 +125,7 @@ typedef struct cov_adamw_options {
   float beta2;
   float epsilon;
   float weight_decay;
-  float gradient_clip; // 0: off
+  float gradient_clip;  // 0: off
 } cov_adamw_options;
 
 // One step from COV_GRADIENTS, then clears them. A non-finite norm is COV_NON_FINITE: parameters,
@@ -152,18 +153,18 @@ cov_status cov_model_train_step(cov_model* model, const cov_batch* batch,
 
 typedef struct cov_fingerprint_options {
   uint8_t seed[32];
-  int32_t dims; // 1..64
+  int32_t dims;  // 1..64
 } cov_fingerprint_options;
 
 typedef struct cov_generate_request {
   const int32_t* prompt;
-  int32_t prompt_length;  // >= 1
-  int32_t max_new_tokens; // >= 1; prompt_length + max_new_tokens <= max_positions
-  float temperature;      // >= 0
-  int32_t top_k;          // 0: off
-  float top_p;            // in (0, 1]; 0 means 1
+  int32_t prompt_length;   // >= 1
+  int32_t max_new_tokens;  // >= 1; prompt_length + max_new_tokens <= max_positions
+  float temperature;       // >= 0
+  int32_t top_k;           // 0: off
+  float top_p;             // in (0, 1]; 0 means 1
   const int32_t* stop_tokens;
-  int32_t stop_token_count; // 0..64
+  int32_t stop_token_count;  // 0..64
   uint8_t sampling_seed[32];
 } cov_generate_request;
 
@@ -172,13 +173,13 @@ typedef enum cov_finish_reason { COV_FINISH_LENGTH = 0, COV_FINISH_STOP = 1 } co
 // Buffers of the caller, any but `tokens` may be NULL. Sizes: tokens, log_probs: max_new_tokens;
 // fingerprints: max_new_tokens * dims; top_*: max_new_tokens * top_count.
 typedef struct cov_generate_output {
-  int32_t* tokens;  // includes the stop token
-  float* log_probs; // before temperature, top-k and top-p
+  int32_t* tokens;   // includes the stop token
+  float* log_probs;  // before temperature, top-k and top-p
   int8_t* fingerprints;
   int32_t* top_tokens;
   float* top_log_probs;
-  int32_t token_count;   // set by the call
-  int32_t finish_reason; // set by the call: cov_finish_reason
+  int32_t token_count;    // set by the call
+  int32_t finish_reason;  // set by the call: cov_finish_reason
 } cov_generate_output;
 
 // Called on the engine thread for each token, in order within a request.
@@ -186,12 +187,12 @@ typedef void (*cov_token_callback)(void* context, int32_t request, int32_t index
                                    float log_prob);
 
 typedef struct cov_generate_options {
-  const cov_fingerprint_options* fingerprint; // NULL: none
-  int32_t top_count;                          // 0..256
-  int32_t max_batch;                          // sequences decoded at once; 0: 32
-  cov_token_callback on_token;                // may be NULL
+  const cov_fingerprint_options* fingerprint;  // NULL: none
+  int32_t top_count;                           // 0..256
+  int32_t max_batch;                           // sequences decoded at once; 0: 32
+  cov_token_callback on_token;                 // may be NULL
   void* context;
-  const int32_t* cancel; // may be NULL; set non-zero (atomically) to stop: COV_CANCELLED
+  const int32_t* cancel;  // may be NULL; set non-zero (atomically) to stop: COV_CANCELLED
 } cov_generate_options;
 
 // Continuous batching: a finished sequence leaves, the next waiting one enters. What a request
@@ -206,7 +207,7 @@ typedef struct cov_replay_request {
   const int32_t* prompt;
   int32_t prompt_length;
   const int32_t* completion;
-  int32_t completion_length; // >= 1
+  int32_t completion_length;  // >= 1
   float temperature;
   int32_t top_k;
   float top_p;
@@ -215,10 +216,10 @@ typedef struct cov_replay_request {
 
 // Sizes: completion_length each, fingerprints * dims; any pointer may be NULL.
 typedef struct cov_replay_output {
-  int32_t* drawn;   // the token the bound sampler draws at this position
-  float* margin;    // |u - nearest edge| of the claimed token's CDF interval when u lies inside it,
-                    // else 0; at temperature 0: the lead of the claimed token's logit, else 0
-  float* log_probs; // of the claimed token, before temperature
+  int32_t* drawn;  // the token the bound sampler draws at this position
+  float* margin;   // |u - nearest edge| of the claimed token's CDF interval when u lies inside it,
+                   // else 0; at temperature 0: the lead of the claimed token's logit, else 0
+  float* log_probs;  // of the claimed token, before temperature
   int8_t* fingerprints;
 } cov_replay_output;
 

@@ -13,8 +13,8 @@ extern "C" {
 void cov_philox4x32(const uint32_t key[2], const uint32_t counter[4], uint32_t out[4]);
 
 // Uniform in (0, 1) for draw `index` of a 32-byte seed:
-//   key = seed[0..8) as two little-endian u32; counter = (index, 0, LE(seed[8..12)), LE(seed[12..16)));
-//   result = (x0 + 0.5) * 2^-32, exact in a double.
+//   key = seed[0..8) as two little-endian u32; counter = (index, 0, LE(seed[8..12)),
+//   LE(seed[12..16))); result = (x0 + 0.5) * 2^-32, exact in a double.
 double cov_uniform_at(const uint8_t seed[32], uint32_t index);
 
 // Sign (+1 or -1) of pseudo-random vector `dim` at hidden position `index`, used by fingerprints:

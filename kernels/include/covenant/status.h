@@ -11,16 +11,16 @@ extern "C" {
 
 typedef enum cov_code {
   COV_OK = 0,
-  COV_INVALID_ARGUMENT = 1,    // a shape, length or option that can never be valid
-  COV_OUT_OF_RANGE = 2,        // a token or position outside the model's range
-  COV_NON_FINITE = 3,          // NaN or infinity in weights, gradients or results
-  COV_OUT_OF_MEMORY = 4,       // the system refused an allocation
-  COV_MEMORY_LIMIT = 5,        // the model's own memory_limit_bytes would be exceeded
-  COV_CANCELLED = 6,           // the caller's cancellation flag was set
-  COV_FAILED_PRECONDITION = 7, // for example backward without a kept forward
-  COV_MALFORMED = 8,           // bytes that do not follow their format
-  COV_UNSUPPORTED = 9,         // this machine cannot do what was asked
-  COV_INTERNAL = 10            // a defect in this library
+  COV_INVALID_ARGUMENT = 1,     // a shape, length or option that can never be valid
+  COV_OUT_OF_RANGE = 2,         // a token or position outside the model's range
+  COV_NON_FINITE = 3,           // NaN or infinity in weights, gradients or results
+  COV_OUT_OF_MEMORY = 4,        // the system refused an allocation
+  COV_MEMORY_LIMIT = 5,         // the model's own memory_limit_bytes would be exceeded
+  COV_CANCELLED = 6,            // the caller's cancellation flag was set
+  COV_FAILED_PRECONDITION = 7,  // for example backward without a kept forward
+  COV_MALFORMED = 8,            // bytes that do not follow their format
+  COV_UNSUPPORTED = 9,          // this machine cannot do what was asked
+  COV_INTERNAL = 10             // a defect in this library
 } cov_code;
 
 // `code` is a cov_code; `message` is empty when code is COV_OK, always NUL-terminated.

@@ -19,7 +19,7 @@ typedef struct cov_model_shape {
   int32_t head_count;
   int32_t kv_head_count;
   int32_t max_positions;
-  int32_t tie_word_embeddings; // 1: the head uses the embedding matrix, no lm_head.weight
+  int32_t tie_word_embeddings;  // 1: the head uses the embedding matrix, no lm_head.weight
   double rope_theta;
   double rms_norm_eps;
 } cov_model_shape;
@@ -29,10 +29,10 @@ typedef struct cov_model_shape {
 // One tensor of the flat buffer. Matrices are row-major (output, input) as in Hugging Face.
 typedef struct cov_tensor_info {
   char name[COV_TENSOR_NAME_BYTES];
-  int32_t rank; // 1 or 2
-  int64_t dims[2]; // dims[1] is 1 for rank 1
-  uint64_t offset; // in floats
-  uint64_t length; // in floats
+  int32_t rank;     // 1 or 2
+  int64_t dims[2];  // dims[1] is 1 for rank 1
+  uint64_t offset;  // in floats
+  uint64_t length;  // in floats
 } cov_tensor_info;
 
 // Checks a shape against the limits of the engine; the message names the offending field.
@@ -45,11 +45,12 @@ uint64_t cov_parameter_count(const cov_model_shape* shape);
 // Fills `tensors` (capacity >= cov_tensor_count) in Hugging Face LLaMA order:
 //   model.embed_tokens.weight; per layer self_attn.{q,k,v,o}_proj, mlp.{gate,up,down}_proj,
 //   input_layernorm, post_attention_layernorm; model.norm.weight; lm_head.weight when untied.
-cov_status cov_tensor_table(const cov_model_shape* shape, cov_tensor_info* tensors, int32_t capacity);
+cov_status cov_tensor_table(const cov_model_shape* shape, cov_tensor_info* tensors,
+                            int32_t capacity);
 
 // Initial parameters, tier A (integer sums, one double product, one rounding to fp32):
-//   element i of tensor t: x = Philox(key = (seed lo, seed hi), counter = (i lo, i hi, t, 0x494e4954));
-//   s = sum of the eight 16-bit halves of x; value = fp32((s - 262140) * scale),
+//   element i of tensor t: x = Philox(key = (seed lo, seed hi), counter = (i lo, i hi, t,
+//   0x494e4954)); s = sum of the eight 16-bit halves of x; value = fp32((s - 262140) * scale),
 //   scale = std / sqrt(8 * (2^32 - 1) / 12); std = 0.02, and 0.02 / sqrt(2 * layer_count) for
 //   self_attn.o_proj and mlp.down_proj. Norm gains are 1.
 cov_status cov_initial_parameters(const cov_model_shape* shape, uint64_t seed, float* parameters,

@@ -33,8 +33,10 @@ struct TableWriter {
   void add(int32_t layer, const char* name, int64_t rows, int64_t columns) {
     cov_tensor_info& tensor = tensors[count++];
     std::memset(&tensor, 0, sizeof tensor);
-    if (layer < 0) std::snprintf(tensor.name, sizeof tensor.name, "%s", name);
-    else std::snprintf(tensor.name, sizeof tensor.name, "model.layers.%d.%s.weight", layer, name);
+    if (layer < 0)
+      std::snprintf(tensor.name, sizeof tensor.name, "%s", name);
+    else
+      std::snprintf(tensor.name, sizeof tensor.name, "model.layers.%d.%s.weight", layer, name);
     tensor.rank = columns == 0 ? 1 : 2;
     tensor.dims[0] = rows;
     tensor.dims[1] = columns == 0 ? 1 : columns;
@@ -65,7 +67,10 @@ float initial_value(uint64_t seed, uint64_t element, uint32_t tensor, double sca
 
 extern "C" cov_status cov_shape_check(const cov_model_shape* shape) {
   if (shape == nullptr) return cov_error(COV_INVALID_ARGUMENT, "shape is null");
-  const struct { const char* name; int64_t value, low, high; } ranges[] = {
+  const struct {
+    const char* name;
+    int64_t value, low, high;
+  } ranges[] = {
       {"vocab_size", shape->vocab_size, 2, kVocabMax},
       {"hidden_size", shape->hidden_size, 2, kHiddenMax},
       {"intermediate_size", shape->intermediate_size, 1, kIntermediateMax},
@@ -100,8 +105,8 @@ extern "C" int32_t cov_tensor_count(const cov_model_shape* shape) {
 extern "C" uint64_t cov_parameter_count(const cov_model_shape* shape) {
   const uint64_t d = static_cast<uint64_t>(shape->hidden_size);
   const uint64_t f = static_cast<uint64_t>(shape->intermediate_size);
-  const uint64_t kv = d / static_cast<uint64_t>(shape->head_count) *
-                      static_cast<uint64_t>(shape->kv_head_count);
+  const uint64_t kv =
+      d / static_cast<uint64_t>(shape->head_count) * static_cast<uint64_t>(shape->kv_head_count);
   const uint64_t layer = 2 * d * d + 2 * kv * d + 3 * f * d + 2 * d;
   const uint64_t head = static_cast<uint64_t>(shape->vocab_size) * d;
   return layer * static_cast<uint64_t>(shape->layer_count) + d +
@@ -154,10 +159,11 @@ extern "C" cov_status cov_initial_parameters(const cov_model_shape* shape, uint6
   uint64_t offset = 0;
   for (int32_t t = 0; t < count; ++t) {
     const int32_t last = 1 + 9 * shape->layer_count;
-    const cov_tensor_info& info = t == 0 ? table[0] : t < last ? table[1 + (t - 1) % 9]
-                                                                : table[10 + (t - last)];
-    const bool scaled = ends_with(info.name, "o_proj.weight") ||
-                        ends_with(info.name, "down_proj.weight");
+    const cov_tensor_info& info = t == 0     ? table[0]
+                                  : t < last ? table[1 + (t - 1) % 9]
+                                             : table[10 + (t - last)];
+    const bool scaled =
+        ends_with(info.name, "o_proj.weight") || ends_with(info.name, "down_proj.weight");
     const double scale = (scaled ? residual : 0.02) / unit;
     for (uint64_t i = 0; i < info.length; ++i)
       parameters[offset + i] =

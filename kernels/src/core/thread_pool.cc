@@ -1,4 +1,5 @@
-// Fork-join pool: workers sleep on a condition variable, so an oversubscribed machine is not spun on.
+// Fork-join pool: workers sleep on a condition variable, so an oversubscribed machine is not spun
+// on.
 #include "core/thread_pool.h"
 
 #include <cstdio>

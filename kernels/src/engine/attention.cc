@@ -22,13 +22,14 @@ float score_scale(int64_t dim) { return 1.0f / std::sqrt(static_cast<float>(dim)
 void pack_values(const KernelTable& kernel, const float* v, int64_t count, int64_t dim,
                  int64_t stride, float* out, int64_t panel_stride) {
   for (int64_t c = 0; c < dim; c += kPanel)
-    kernel.pack_panel(v + c, std::min(kPanel, dim - c), count, stride, out + c / kPanel * panel_stride);
+    kernel.pack_panel(v + c, std::min(kPanel, dim - c), count, stride,
+                      out + c / kPanel * panel_stride);
 }
 
 struct Keys {
-  const float* keys;     // packed panels of K^T: [position / 32][dim][32]
-  const float* values;   // packed panels of V: [dim / 32][positions][32]
-  int64_t value_panel;   // floats from one panel of values to the next
+  const float* keys;    // packed panels of K^T: [position / 32][dim][32]
+  const float* values;  // packed panels of V: [dim / 32][positions][32]
+  int64_t value_panel;  // floats from one panel of values to the next
 };
 
 // `count` rows of one head, at positions start ..; scores: kQueryBlock * round32(start + count).
@@ -88,8 +89,8 @@ void backward_queries(const KernelTable& kernel, const AttentionShape& shape, co
     const int64_t row = first + r, visible = row + block;
     float* p = s.probabilities + r * s.ld;
     float* ds = s.dscores + r * s.ld;
-    kernel.gemm(block, visible, dim, head.q + row * width, width, 1, s.keys_t, dim * kPanel, nullptr,
-                0, p, s.ld);
+    kernel.gemm(block, visible, dim, head.q + row * width, width, 1, s.keys_t, dim * kPanel,
+                nullptr, 0, p, s.ld);
     kernel.gemm(block, visible, dim, head.dout + row * out_width, out_width, 1, s.values_t,
                 dim * kPanel, nullptr, 0, ds, s.ld);
     for (int64_t i = 0; i < block; ++i) {
@@ -111,7 +112,8 @@ void backward_keys(const KernelTable& kernel, const AttentionShape& shape, const
   pack_values(kernel, head.dout + first * out_width, rows, dim, out_width, s.douts, rows * kPanel);
   for (int64_t key = 0; key < first + rows; key += kKeyBlock) {
     const int64_t block = std::min(kKeyBlock, first + rows - key);
-    const int64_t skip = std::max<int64_t>(0, key - first);  // earlier queries do not see these keys
+    const int64_t skip =
+        std::max<int64_t>(0, key - first);  // earlier queries do not see these keys
     const int64_t at = skip * s.ld + key;
     float* dk = head.dk + key * width;
     float* dv = head.dv + key * width;
@@ -158,9 +160,8 @@ void attention(ThreadPool& pool, const AttentionShape& shape, const Segment* seg
 }
 
 void attention_backward(ThreadPool& pool, const AttentionShape& shape, const Segment* segments,
-                        int64_t segment_count, const float* qkv, const float* out,
-                        const float* lse, const float* dout, float* dqkv, float* scratch,
-                        int64_t scratch_size) {
+                        int64_t segment_count, const float* qkv, const float* out, const float* lse,
+                        const float* dout, float* dqkv, float* scratch, int64_t scratch_size) {
   const KernelTable& kernel = kernels();
   pool.run(segment_count * shape.kv_heads, [&](int64_t task) {
     const Segment& segment = segments[task / shape.kv_heads];
@@ -180,8 +181,10 @@ void attention_backward(ThreadPool& pool, const AttentionShape& shape, const Seg
     }
     for (int64_t h = kv * shape.group(); h < (kv + 1) * shape.group(); ++h) {
       const int64_t at = segment.row * shape.query_width() + h * dim;
-      const HeadView head{rows + h * dim,  out + at, dout + at, lse + segment.row * shape.heads + h,
-                          drows + h * dim, drows + key_column, drows + value_column};
+      const HeadView head{rows + h * dim,      out + at,
+                          dout + at,           lse + segment.row * shape.heads + h,
+                          drows + h * dim,     drows + key_column,
+                          drows + value_column};
       for (int64_t first = 0; first < length; first += kBackwardBlock) {
         const int64_t count = std::min(kBackwardBlock, length - first);
         backward_queries(kernel, shape, head, s, length, first, count);
@@ -215,8 +218,8 @@ void attention_cached(ThreadPool& pool, const AttentionShape& shape, const Cache
     float* scores = scratch + ThreadPool::worker() * scratch_size;
     for (int64_t h = kv * shape.group(); h < (kv + 1) * shape.group(); ++h)
       attend(kernel, shape, rows + h * dim, segment.count, segment.start,
-             {keys, values, capacity * kPanel},
-             out + segment.row * shape.query_width() + h * dim, nullptr, scores);
+             {keys, values, capacity * kPanel}, out + segment.row * shape.query_width() + h * dim,
+             nullptr, scores);
   });
 }
 

@@ -46,9 +46,8 @@ void attention(ThreadPool& pool, const AttentionShape& shape, const Segment* seg
 
 // dqkv (rows, width) from dout; writes every element of the segments' rows.
 void attention_backward(ThreadPool& pool, const AttentionShape& shape, const Segment* segments,
-                        int64_t segment_count, const float* qkv, const float* out,
-                        const float* lse, const float* dout, float* dqkv, float* scratch,
-                        int64_t scratch_size);
+                        int64_t segment_count, const float* qkv, const float* out, const float* lse,
+                        const float* dout, float* dqkv, float* scratch, int64_t scratch_size);
 
 // Appends the rows' keys and values to their caches, then attends over them.
 void attention_cached(ThreadPool& pool, const AttentionShape& shape, const CachedSegment* segments,

@@ -15,8 +15,8 @@ Fingerprint::Fingerprint(const cov_fingerprint_options* options, int64_t hidden,
   signs_.resize(static_cast<size_t>(dims_ * hidden));
   for (int64_t m = 0; m < dims_; ++m)
     for (int64_t i = 0; i < hidden; ++i)
-      signs_[static_cast<size_t>(m * hidden + i)] = static_cast<float>(cov_fingerprint_sign(
-          options->seed, static_cast<uint32_t>(m), static_cast<uint32_t>(i)));
+      signs_[static_cast<size_t>(m * hidden + i)] = static_cast<float>(
+          cov_fingerprint_sign(options->seed, static_cast<uint32_t>(m), static_cast<uint32_t>(i)));
 }
 
 void Fingerprint::compute(const float* hidden_state, float* normed, int8_t* out) const {

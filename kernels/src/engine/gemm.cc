@@ -17,8 +17,7 @@ void pack_forward(ThreadPool& pool, const float* w, int64_t n, int64_t k, float*
   const KernelTable& kernel = kernels();
   pool.run((n + kPanel - 1) / kPanel, [&](int64_t p) {
     const int64_t first = p * kPanel;
-    kernel.pack_transposed(w + first * k, std::min(kPanel, n - first), k, k,
-                           packed + first * k);
+    kernel.pack_transposed(w + first * k, std::min(kPanel, n - first), k, k, packed + first * k);
   });
 }
 
@@ -41,8 +40,8 @@ void multiply(ThreadPool& pool, const float* x, int64_t m, int64_t k, const floa
     const int64_t column = task % column_blocks * column_block;
     const int64_t offset = row * n + column;
     kernel.gemm(std::min(kRowBlock, m - row), std::min(column_block, n - column), k, x + row * k, k,
-                1, packed + column * k, kPanel * k, residual == nullptr ? nullptr : residual + offset,
-                n, out + offset, n);
+                1, packed + column * k, kPanel * k,
+                residual == nullptr ? nullptr : residual + offset, n, out + offset, n);
   });
 }
 

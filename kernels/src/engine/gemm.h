@@ -20,12 +20,13 @@ void pack_forward(ThreadPool& pool, const float* w, int64_t n, int64_t k, float*
 // Packs W (n, k) so that multiply() computes dY W: the matrix (n, k) with n as the inner dimension.
 void pack_backward(ThreadPool& pool, const float* w, int64_t n, int64_t k, float* packed);
 
-// out (m, n) = residual + x (m, k) * packed (k, n). residual may be null or alias out; both have row
-// stride n.
+// out (m, n) = residual + x (m, k) * packed (k, n). residual may be null or alias out; both have
+// row stride n.
 void multiply(ThreadPool& pool, const float* x, int64_t m, int64_t k, const float* packed,
               int64_t n, const float* residual, float* out);
 
-// dw (n, k) += dy (m, n)^T x (m, k). scratch: gradient_scratch_size() floats per thread of the pool.
+// dw (n, k) += dy (m, n)^T x (m, k). scratch: gradient_scratch_size() floats per thread of the
+// pool.
 void multiply_gradient(ThreadPool& pool, const float* dy, const float* x, int64_t m, int64_t n,
                        int64_t k, float* dw, float* scratch);
 inline int64_t gradient_scratch_size() { return kGradientBlock * 32; }

@@ -16,7 +16,8 @@ namespace {
 
 constexpr int32_t kBatchDefault = 32;
 constexpr int32_t kBatchMax = 1024;
-constexpr int64_t kPrefillRows = 512;  // prompt tokens computed together, unless one prompt is longer
+constexpr int64_t kPrefillRows =
+    512;  // prompt tokens computed together, unless one prompt is longer
 constexpr int32_t kStopTokensMax = 64;
 
 struct Sequence {
@@ -34,7 +35,11 @@ class Generation {
  public:
   Generation(cov_model& model, const cov_generate_request* requests, int32_t count,
              const cov_generate_options& options, cov_generate_output* outputs)
-      : model_(model), requests_(requests), count_(count), options_(options), outputs_(outputs),
+      : model_(model),
+        requests_(requests),
+        count_(count),
+        options_(options),
+        outputs_(outputs),
         fingerprint_(options.fingerprint, model.layout.d, model.eps()),
         batch_(options.max_batch == 0 ? kBatchDefault : options.max_batch) {}
 
@@ -72,26 +77,28 @@ void Generation::check() const {
   if (options_.top_count < 0 || options_.top_count > std::min(256, vocab))
     throw Failure{cov_error(COV_INVALID_ARGUMENT, "top_count is %d", options_.top_count)};
   if (batch_ < 1 || batch_ > kBatchMax)
-    throw Failure{cov_error(COV_INVALID_ARGUMENT, "max_batch is %d, must be in [0, %d]", batch_,
-                            kBatchMax)};
+    throw Failure{
+        cov_error(COV_INVALID_ARGUMENT, "max_batch is %d, must be in [0, %d]", batch_, kBatchMax)};
   for (int32_t i = 0; i < count_; ++i) {
     const cov_generate_request& r = requests_[i];
     if (r.prompt == nullptr || r.prompt_length < 1 || r.max_new_tokens < 1 ||
         outputs_[i].tokens == nullptr)
       throw Failure{cov_error(COV_INVALID_ARGUMENT,
-                              "request %d needs a prompt, max_new_tokens >= 1 and a result buffer", i)};
+                              "request %d needs a prompt, max_new_tokens >= 1 and a result buffer",
+                              i)};
     if (int64_t{r.prompt_length} + r.max_new_tokens > model_.shape.max_positions)
       throw Failure{cov_error(COV_OUT_OF_RANGE,
-                              "request %d: prompt %d + max_new_tokens %d exceeds max_positions %d", i,
-                              r.prompt_length, r.max_new_tokens, model_.shape.max_positions)};
+                              "request %d: prompt %d + max_new_tokens %d exceeds max_positions %d",
+                              i, r.prompt_length, r.max_new_tokens, model_.shape.max_positions)};
     if (!sampler_options_valid({r.temperature, r.top_k, r.top_p}))
       throw Failure{cov_error(COV_INVALID_ARGUMENT,
                               "request %d: temperature must be 0 or in [1e-4, 1e4], top_k >= 0, "
-                              "top_p in [0, 1]", i)};
+                              "top_p in [0, 1]",
+                              i)};
     if (r.stop_token_count < 0 || r.stop_token_count > kStopTokensMax ||
         (r.stop_token_count > 0 && r.stop_tokens == nullptr))
-      throw Failure{cov_error(COV_INVALID_ARGUMENT, "request %d: at most %d stop tokens", i,
-                              kStopTokensMax)};
+      throw Failure{
+          cov_error(COV_INVALID_ARGUMENT, "request %d: at most %d stop tokens", i, kStopTokensMax)};
     check_tokens(model_, r.prompt, r.prompt_length, "prompt token");
   }
 }
@@ -142,18 +149,17 @@ void Generation::compute(const std::vector<CachedSegment>& segments,
   model_.activations.reserve(model_.memory, model_.layout, static_cast<int64_t>(tokens.size()),
                              true);
   std::vector<CachedSegment> layer_segments = segments;
-  forward_layers(model_, tokens.data(), positions.data(), model_.activations,
-                 [&](int64_t layer, const float* qkv, float* out, float*) {
-                   for (size_t i = 0; i < segments.size(); ++i) {
-                     Sequence& s = *sequences[i];
-                     layer_segments[i].capacity = s.capacity;
-                     layer_segments[i].cache =
-                         s.cache.data() + layer * kv_cache_size(shape, s.capacity);
-                   }
-                   attention_cached(model_.pool, shape, layer_segments.data(),
-                                    static_cast<int64_t>(segments.size()), qkv, out, scratch,
-                                    scratch_size);
-                 });
+  forward_layers(
+      model_, tokens.data(), positions.data(), model_.activations,
+      [&](int64_t layer, const float* qkv, float* out, float*) {
+        for (size_t i = 0; i < segments.size(); ++i) {
+          Sequence& s = *sequences[i];
+          layer_segments[i].capacity = s.capacity;
+          layer_segments[i].cache = s.cache.data() + layer * kv_cache_size(shape, s.capacity);
+        }
+        attention_cached(model_.pool, shape, layer_segments.data(),
+                         static_cast<int64_t>(segments.size()), qkv, out, scratch, scratch_size);
+      });
   std::vector<int64_t> rows;
   for (size_t i = 0; i < segments.size(); ++i) {
     sequences[i]->length += segments[i].count;
@@ -205,10 +211,10 @@ void Generation::finish_row(const float* logits, const float* hidden, Sequence& 
   *log_prob = static_cast<float>(static_cast<double>(logits[*token]) - lse);
   const int64_t at = out.token_count;
   if (options_.top_count > 0 && (out.top_tokens != nullptr || out.top_log_probs != nullptr))
-    top_log_probs(logits, vocab, lse, 1.0f, options_.top_count, orders_[worker],
-                  out.top_tokens == nullptr ? nullptr : out.top_tokens + at * options_.top_count,
-                  out.top_log_probs == nullptr ? nullptr
-                                               : out.top_log_probs + at * options_.top_count);
+    top_log_probs(
+        logits, vocab, lse, 1.0f, options_.top_count, orders_[worker],
+        out.top_tokens == nullptr ? nullptr : out.top_tokens + at * options_.top_count,
+        out.top_log_probs == nullptr ? nullptr : out.top_log_probs + at * options_.top_count);
   if (out.fingerprints != nullptr)
     fingerprint_.compute(hidden, normed_[worker].data(),
                          out.fingerprints + at * fingerprint_.dims());
@@ -260,8 +266,9 @@ cov_status Generation::run() {
   }
   const size_t threads = static_cast<size_t>(model_.pool.threads());
   samplers_.assign(threads, Sampler(model_.layout.vocab));
-  orders_.assign(threads, std::vector<int32_t>(
-                              static_cast<size_t>(options_.top_count > 0 ? model_.layout.vocab : 0)));
+  orders_.assign(
+      threads,
+      std::vector<int32_t>(static_cast<size_t>(options_.top_count > 0 ? model_.layout.vocab : 0)));
   normed_.assign(threads, std::vector<float>(static_cast<size_t>(model_.layout.d)));
   pack_weights(model_, false);
   prepare_rope(model_, longest);

@@ -25,8 +25,8 @@ double score_row(const KernelTable& kernel, const float* z, int64_t vocab, const
   if (out.log_probs != nullptr)
     out.log_probs[row.position] = static_cast<float>(static_cast<double>(scaled) - lse);
   if (out.entropy != nullptr)
-    out.entropy[row.position] = static_cast<float>(
-        log_sum - static_cast<double>(stats.dot) / static_cast<double>(stats.sum));
+    out.entropy[row.position] = static_cast<float>(log_sum - static_cast<double>(stats.dot) /
+                                                                 static_cast<double>(stats.sum));
   if (out.top_count > 0 && (out.top_tokens != nullptr || out.top_log_probs != nullptr)) {
     const int64_t at = row.position * out.top_count;
     top_log_probs(z, vocab, lse, out.inverse_temperature, out.top_count, order,
@@ -164,8 +164,8 @@ void top_log_probs(const float* logits, int64_t vocab, double lse, float inverse
     const int32_t token = order[static_cast<size_t>(i)];
     if (tokens != nullptr) tokens[i] = token;
     if (log_probs != nullptr)
-      log_probs[i] = static_cast<float>(
-          static_cast<double>(logits[token] * inverse_temperature) - lse);
+      log_probs[i] =
+          static_cast<float>(static_cast<double>(logits[token] * inverse_temperature) - lse);
   }
 }
 

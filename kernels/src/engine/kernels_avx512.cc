@@ -1,4 +1,5 @@
-// Inner kernels for avx512; compiled with that instruction set's flags, called only where it exists.
+// Inner kernels for avx512; compiled with that instruction set's flags, called only where it
+// exists.
 #if defined(__AVX512F__) && defined(__AVX512DQ__)
 // GCC 12's own intrinsics start from a deliberately undefined value.
 #if defined(__GNUC__) && !defined(__clang__)

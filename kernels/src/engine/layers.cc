@@ -38,9 +38,9 @@ void Activations::reserve(Memory& memory, const Layout& layout, int64_t count, b
       layer = layers[0];
       continue;
     }
-    layer = {take(count * d), take(count * d), take(count), take(count * width), take(count * d),
-             take(count * heads), take(count * d), take(count * d), take(count),
-             take(count * 2 * layout.f)};
+    layer = {take(count * d), take(count * d),           take(count),     take(count * width),
+             take(count * d), take(count * heads),       take(count * d), take(count * d),
+             take(count),     take(count * 2 * layout.f)};
   }
   last = take(count * d);
   hidden = take(count * layout.f);
@@ -94,10 +94,10 @@ void backward_layers(cov_model& model, const int32_t* tokens, const int32_t* pos
   const float* p = model.parameters();
   float* g = model.state(COV_GRADIENTS);
   ThreadPool& pool = model.pool;
-  float* dhidden = work;                  // (rows, f)
-  float* dgate_up = dhidden + rows * f;   // (rows, 2 f)
-  float* dn = dgate_up + rows * 2 * f;    // (rows, d)
-  float* dqkv = dn + rows * d;            // (rows, width)
+  float* dhidden = work;                 // (rows, f)
+  float* dgate_up = dhidden + rows * f;  // (rows, 2 f)
+  float* dn = dgate_up + rows * 2 * f;   // (rows, d)
+  float* dqkv = dn + rows * d;           // (rows, width)
   float* partials = dqkv + rows * width;
   float* panels = partials + rmsnorm_partials_size(rows, d);
   for (int64_t layer = l.layers - 1; layer >= 0; --layer) {
@@ -108,8 +108,8 @@ void backward_layers(cov_model& model, const int32_t* tokens, const int32_t* pos
     multiply_gradient(pool, dx, dhidden, rows, d, f, g + l.down(layer), panels);
     multiply(pool, dgate_up, rows, 2 * f, w.gate_up, d, nullptr, dn);
     multiply_gradient(pool, dgate_up, a.n2, rows, 2 * f, d, g + l.gate_up(layer), panels);
-    rmsnorm_backward(pool, a.x2, p + l.norm2(layer), a.r2, dn, dx, rows, d, dx,
-                     g + l.norm2(layer), partials);
+    rmsnorm_backward(pool, a.x2, p + l.norm2(layer), a.r2, dn, dx, rows, d, dx, g + l.norm2(layer),
+                     partials);
     multiply(pool, dx, rows, d, w.o, d, nullptr, dn);
     multiply_gradient(pool, dx, a.att, rows, d, d, g + l.o(layer), panels);
     attention_backward(pool, l.attention, segments, segment_count, a.qkv, a.att, a.lse, dn, dqkv,

@@ -22,11 +22,10 @@ class Memory {
   void* allocate(uint64_t bytes) {
     const uint64_t rounded = (bytes + 63) / 64 * 64;
     if (limit_bytes_ != 0 && (rounded > limit_bytes_ || used_bytes_ > limit_bytes_ - rounded))
-      throw Failure{cov_error(COV_MEMORY_LIMIT,
-                              "%llu bytes more than the limit of %llu (in use: %llu)",
-                              static_cast<unsigned long long>(rounded),
-                              static_cast<unsigned long long>(limit_bytes_),
-                              static_cast<unsigned long long>(used_bytes_))};
+      throw Failure{cov_error(
+          COV_MEMORY_LIMIT, "%llu bytes more than the limit of %llu (in use: %llu)",
+          static_cast<unsigned long long>(rounded), static_cast<unsigned long long>(limit_bytes_),
+          static_cast<unsigned long long>(used_bytes_))};
     void* data = rounded > (uint64_t{1} << 46) ? nullptr : std::aligned_alloc(64, rounded);
     if (data == nullptr)
       throw Failure{cov_error(COV_OUT_OF_MEMORY, "the system refused %llu bytes",

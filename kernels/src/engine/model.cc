@@ -9,7 +9,9 @@
 namespace covenant {
 
 Layout::Layout(const cov_model_shape& shape)
-    : vocab(shape.vocab_size), d(shape.hidden_size), f(shape.intermediate_size),
+    : vocab(shape.vocab_size),
+      d(shape.hidden_size),
+      f(shape.intermediate_size),
       layers(shape.layer_count),
       attention{shape.head_count, shape.kv_head_count, shape.hidden_size / shape.head_count} {
   layer_size = attention.width() * d + d * d + 3 * f * d + 2 * d;
@@ -152,13 +154,13 @@ extern "C" void cov_model_trim(cov_model* model) {
   model->work.free();
 }
 
-extern "C" cov_status cov_model_buffer(cov_model* model, cov_buffer which, float** data,
+extern "C" cov_status cov_model_buffer(cov_model* model, int32_t which, float** data,
                                        uint64_t* length) {
   if (model == nullptr || data == nullptr || length == nullptr || which < COV_PARAMETERS ||
       which > COV_SECOND_MOMENT)
     return cov_error(COV_INVALID_ARGUMENT, "unknown buffer or null pointer");
   return covenant::guarded([&] {
-    *data = model->state(which);
+    *data = model->state(static_cast<cov_buffer>(which));
     *length = cov_parameter_count(&model->shape);
     return cov_ok();
   });

@@ -33,12 +33,15 @@ struct Layout {
 // Offsets of the packed matrices, the same for both directions of packing sizes.
 struct PackedWeights {
   Buffer<float> data;
-  struct Layer { float *qkv, *o, *gate_up, *down; };
+  struct Layer {
+    float *qkv, *o, *gate_up, *down;
+  };
   std::vector<Layer> layers;
   float* head = nullptr;
 };
 
-// What the backward pass needs of one group of rows. With `shared` layers all entries alias one set.
+// What the backward pass needs of one group of rows. With `shared` layers all entries alias one
+// set.
 struct Activations {
   struct Layer {
     float *x, *n1, *r1, *qkv, *att, *lse, *x2, *n2, *r2, *gate_up;
@@ -137,9 +140,7 @@ template <typename Body>
 cov_status guarded(const Body& body) {
   try {
     return body();
-  } catch (const Failure& failure) {
-    return failure.status;
-  } catch (const std::bad_alloc&) {
+  } catch (const Failure& failure) { return failure.status; } catch (const std::bad_alloc&) {
     return cov_error(COV_OUT_OF_MEMORY, "the system refused memory for bookkeeping");
   } catch (const std::exception& error) {
     return cov_error(COV_INTERNAL, "unexpected: %s", error.what());

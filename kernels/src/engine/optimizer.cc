@@ -60,8 +60,9 @@ AdamwScalars scalars_for(const cov_adamw_options& o, int64_t step, double norm) 
 
 void check_optimizer(const cov_adamw_options* options) {
   if (options == nullptr || !valid(*options))
-    throw Failure{cov_error(COV_INVALID_ARGUMENT,
-                            "optimizer: betas must be in [0, 1), epsilon and clip >= 0, all finite")};
+    throw Failure{
+        cov_error(COV_INVALID_ARGUMENT,
+                  "optimizer: betas must be in [0, 1), epsilon and clip >= 0, all finite")};
 }
 
 void clear_gradients(cov_model& model) {
@@ -85,10 +86,13 @@ double optimizer_step(cov_model& model, const cov_adamw_options& options) {
   const AdamwScalars decayed = scalars_for(options, model.step_count + 1, norm);
   AdamwScalars plain = decayed;
   plain.decay = 1.0f;
-  struct Range { int64_t first, count; bool decay; };
+  struct Range {
+    int64_t first, count;
+    bool decay;
+  };
   std::vector<cov_tensor_info> tensors(static_cast<size_t>(cov_tensor_count(&model.shape)));
-  const cov_status status = cov_tensor_table(&model.shape, tensors.data(),
-                                             static_cast<int32_t>(tensors.size()));
+  const cov_status status =
+      cov_tensor_table(&model.shape, tensors.data(), static_cast<int32_t>(tensors.size()));
   if (status.code != COV_OK) throw Failure{status};
   std::vector<Range> ranges;
   for (const cov_tensor_info& tensor : tensors)

@@ -24,14 +24,17 @@ void check_requests(const cov_model& model, const cov_replay_request* requests, 
     const cov_replay_request& r = requests[i];
     if (r.prompt == nullptr || r.completion == nullptr || r.prompt_length < 1 ||
         r.completion_length < 1)
-      throw Failure{cov_error(COV_INVALID_ARGUMENT, "request %d needs a prompt and a completion", i)};
+      throw Failure{
+          cov_error(COV_INVALID_ARGUMENT, "request %d needs a prompt and a completion", i)};
     if (int64_t{r.prompt_length} + r.completion_length > model.shape.max_positions)
-      throw Failure{cov_error(COV_OUT_OF_RANGE, "request %d: %d + %d tokens exceed max_positions %d",
-                              i, r.prompt_length, r.completion_length, model.shape.max_positions)};
+      throw Failure{cov_error(COV_OUT_OF_RANGE,
+                              "request %d: %d + %d tokens exceed max_positions %d", i,
+                              r.prompt_length, r.completion_length, model.shape.max_positions)};
     if (!sampler_options_valid({r.temperature, r.top_k, r.top_p}))
       throw Failure{cov_error(COV_INVALID_ARGUMENT,
                               "request %d: temperature must be 0 or in [1e-4, 1e4], top_k >= 0, "
-                              "top_p in [0, 1]", i)};
+                              "top_p in [0, 1]",
+                              i)};
     check_tokens(model, r.prompt, r.prompt_length, "prompt token");
     check_tokens(model, r.completion, r.completion_length, "completion token");
   }
@@ -41,7 +44,9 @@ class Replay {
  public:
   Replay(cov_model& model, const cov_replay_request* requests,
          const cov_fingerprint_options* fingerprint, const cov_replay_output* outputs)
-      : model_(model), requests_(requests), outputs_(outputs),
+      : model_(model),
+        requests_(requests),
+        outputs_(outputs),
         fingerprint_(fingerprint, model.layout.d, model.eps()),
         samplers_(static_cast<size_t>(model.pool.threads()), Sampler(model.layout.vocab)),
         normed_(samplers_.size(), std::vector<float>(static_cast<size_t>(model.layout.d))) {}
@@ -85,7 +90,8 @@ void Replay::run(int32_t first, int32_t last) {
   float* scratch =
       model_.attention_scratch.reserve(model_.memory, scratch_size * model_.pool.threads());
   prepare_rope(model_, longest);
-  model_.activations.reserve(model_.memory, model_.layout, static_cast<int64_t>(tokens.size()), true);
+  model_.activations.reserve(model_.memory, model_.layout, static_cast<int64_t>(tokens.size()),
+                             true);
   forward_layers(model_, tokens.data(), positions.data(), model_.activations,
                  [&](int64_t, const float* qkv, float* out, float*) {
                    attention(model_.pool, shape, segments.data(),
@@ -151,7 +157,8 @@ extern "C" cov_status cov_model_replay(cov_model* model, const cov_replay_reques
       int64_t rows = 0;
       int32_t last = first;
       for (; last < request_count; ++last) {
-        const int64_t more = int64_t{requests[last].prompt_length} + requests[last].completion_length;
+        const int64_t more =
+            int64_t{requests[last].prompt_length} + requests[last].completion_length;
         if (last > first && rows + more > covenant::kReplayRows) break;
         rows += more;
       }

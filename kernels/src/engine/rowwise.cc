@@ -36,7 +36,8 @@ void rmsnorm(ThreadPool& pool, const float* x, const float* gain, float eps, int
              int64_t d, float* y, float* r) {
   const KernelTable& kernel = kernels();
   for_row_blocks(pool, rows, [&](int64_t first, int64_t last) {
-    for (int64_t i = first; i < last; ++i) r[i] = kernel.rmsnorm(x + i * d, gain, eps, d, y + i * d);
+    for (int64_t i = first; i < last; ++i)
+      r[i] = kernel.rmsnorm(x + i * d, gain, eps, d, y + i * d);
   });
 }
 
@@ -48,7 +49,8 @@ void rmsnorm_backward(ThreadPool& pool, const float* x, const float* gain, const
     float* partial = partials + first / kRowsPerTask * d;
     std::memset(partial, 0, static_cast<size_t>(d) * sizeof(float));
     for (int64_t i = first; i < last; ++i)
-      kernel.rmsnorm_backward(x + i * d, gain, dy + i * d, dres + i * d, r[i], d, dx + i * d, partial);
+      kernel.rmsnorm_backward(x + i * d, gain, dy + i * d, dres + i * d, r[i], d, dx + i * d,
+                              partial);
   });
   for (int64_t first = 0; first < rows; first += kRowsPerTask)
     kernel.add(partials + first / kRowsPerTask * d, d, dgain);

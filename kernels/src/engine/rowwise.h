@@ -40,7 +40,8 @@ inline int64_t rmsnorm_partials_size(int64_t rows, int64_t d) {
 
 // Rotates the first `heads` heads of each row of x (row stride `width`) by its position.
 void rope(ThreadPool& pool, float* x, const int32_t* positions, const float* cosine,
-          const float* sine, int64_t rows, int64_t width, int64_t heads, int64_t dim, bool backward);
+          const float* sine, int64_t rows, int64_t width, int64_t heads, int64_t dim,
+          bool backward);
 
 // gate_up (rows, 2 f) -> h (rows, f) = silu(gate) * up.
 void swiglu(ThreadPool& pool, const float* gate_up, int64_t rows, int64_t f, float* h);

@@ -9,7 +9,8 @@
 namespace covenant {
 
 bool sampler_options_valid(const SamplerOptions& o) {
-  const bool temperature = o.temperature == 0.0f || (o.temperature >= 1e-4f && o.temperature <= 1e4f);
+  const bool temperature =
+      o.temperature == 0.0f || (o.temperature >= 1e-4f && o.temperature <= 1e4f);
   return temperature && o.top_k >= 0 && o.top_p >= 0.0f && o.top_p <= 1.0f;
 }
 
@@ -32,8 +33,7 @@ void Sampler::prepare(const float* logits, const SamplerOptions& options) {
 // Zeroes the weights outside top-k and top-p.
 void Sampler::keep_largest(const SamplerOptions& options) {
   std::iota(order_.begin(), order_.end(), 0);
-  const int64_t count =
-      options.top_k > 0 ? std::min<int64_t>(options.top_k, vocab_) : vocab_;
+  const int64_t count = options.top_k > 0 ? std::min<int64_t>(options.top_k, vocab_) : vocab_;
   std::partial_sort(order_.begin(), order_.begin() + count, order_.end(),
                     [this](int32_t a, int32_t b) {
                       const float x = weights_[static_cast<size_t>(a)];
@@ -82,7 +82,8 @@ float Sampler::margin(int32_t token, double u) const {
     return logits_[token] - second;
   }
   double before = 0.0;
-  for (int32_t i = 0; i < token; ++i) before += static_cast<double>(weights_[static_cast<size_t>(i)]);
+  for (int32_t i = 0; i < token; ++i)
+    before += static_cast<double>(weights_[static_cast<size_t>(i)]);
   const double low = before / total_;
   const double high = (before + static_cast<double>(weights_[static_cast<size_t>(token)])) / total_;
   return u >= low && u < high ? static_cast<float>(std::min(u - low, high - u)) : 0.0f;

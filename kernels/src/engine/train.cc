@@ -14,7 +14,8 @@ constexpr int64_t kGroupRows = 512;
 struct Groups {
   int64_t sequences, length, per_group;
   Groups(int64_t batch_sequences, int64_t sequence_length)
-      : sequences(batch_sequences), length(sequence_length),
+      : sequences(batch_sequences),
+        length(sequence_length),
         per_group(std::max<int64_t>(1, kGroupRows / sequence_length)) {}
   int64_t count() const { return (sequences + per_group - 1) / per_group; }
   int64_t first(int64_t group) const { return group * per_group; }
@@ -22,9 +23,9 @@ struct Groups {
 };
 
 void check_batch(const cov_model* model, const cov_batch* batch) {
-  if (model == nullptr || batch == nullptr || batch->tokens == nullptr ||
-      batch->targets == nullptr)
-    throw Failure{cov_error(COV_INVALID_ARGUMENT, "model, batch, tokens and targets must be given")};
+  if (model == nullptr || batch == nullptr || batch->tokens == nullptr || batch->targets == nullptr)
+    throw Failure{
+        cov_error(COV_INVALID_ARGUMENT, "model, batch, tokens and targets must be given")};
   if (batch->sequences < 1 || batch->sequence_length < 1 || batch->sequences > (1 << 24))
     throw Failure{cov_error(COV_INVALID_ARGUMENT, "a batch needs 1 or more sequences and tokens")};
   if (batch->sequence_length > model->shape.max_positions)
@@ -117,8 +118,10 @@ cov_status forward(cov_model& model, const cov_batch& batch, const cov_forward_o
                                output.top_log_probs, options.top_count, 1.0f / temperature};
   pack_weights(model, false);
   prepare_rope(model, groups.length);
-  if (options.keep_activations) kept.groups.resize(static_cast<size_t>(groups.count()));
-  else kept.groups.clear();
+  if (options.keep_activations)
+    kept.groups.resize(static_cast<size_t>(groups.count()));
+  else
+    kept.groups.clear();
   for (int64_t group = 0; group < groups.count(); ++group) {
     const GroupRows rows(groups, group, batch.targets);
     Activations& activations =

@@ -1,5 +1,5 @@
-// Nothing a caller hands in crashes: bad lengths, tokens, options, weights and too little memory all
-// come back as a status, and the model works afterwards.
+// Nothing a caller hands in crashes: bad lengths, tokens, options, weights and too little memory
+// all come back as a status, and the model works afterwards.
 #include <cstdlib>
 #include <limits>
 #include <vector>
@@ -47,7 +47,8 @@ void test_batches() {
   targets.assign(targets.size(), -1);
   const cov_batch unscored = {tokens.data(), targets.data(), 2, 10};
   CHECK_OK(cov_model_forward(model, &unscored, &options, &kNothing));
-  CHECK_CODE(cov_model_train_step(model, &unscored, &kAdamw, nullptr, nullptr), COV_INVALID_ARGUMENT);
+  CHECK_CODE(cov_model_train_step(model, &unscored, &kAdamw, nullptr, nullptr),
+             COV_INVALID_ARGUMENT);
   CHECK(copy(model, COV_PARAMETERS, shape) == before);
 }
 
@@ -85,7 +86,7 @@ void test_options() {
   CHECK_CODE(cov_model_set_step_count(model, -1), COV_INVALID_ARGUMENT);
   float* data = nullptr;
   uint64_t length = 0;
-  CHECK_CODE(cov_model_buffer(model, static_cast<cov_buffer>(9), &data, &length), COV_INVALID_ARGUMENT);
+  CHECK_CODE(cov_model_buffer(model, 9, &data, &length), COV_INVALID_ARGUMENT);
   CHECK_CODE(cov_set_cpu_path("sse9"), COV_UNSUPPORTED);
 }
 
@@ -141,7 +142,8 @@ void test_memory_limit() {
     } else {
       ++refused;
       CHECK(status.code == COV_MEMORY_LIMIT && std::strlen(status.message) > 10);
-      CHECK_SAME(model.buffer(COV_PARAMETERS), parameters.data(), parameters.size() * sizeof(float));
+      CHECK_SAME(model.buffer(COV_PARAMETERS), parameters.data(),
+                 parameters.size() * sizeof(float));
       const cov_forward_options keep = {1, 0, 1.0f};
       const int32_t code = cov_model_forward(model, &one, &keep, &kNothing).code;
       CHECK(code == COV_OK || code == COV_MEMORY_LIMIT);
@@ -174,9 +176,11 @@ void test_non_finite() {
       const int32_t step = cov_model_train_step(model, &batch, &kAdamw, nullptr, nullptr).code;
       CHECK(step == COV_NON_FINITE || (step == COV_OK && !std::isnan(bad)));
       if (step == COV_NON_FINITE) {
-        CHECK_SAME(model.buffer(COV_PARAMETERS), parameters.data(), parameters.size() * sizeof(float));
+        CHECK_SAME(model.buffer(COV_PARAMETERS), parameters.data(),
+                   parameters.size() * sizeof(float));
         CHECK(cov_model_step_count(model) == 0);
-        for (size_t i = 0; i < parameters.size(); ++i) CHECK(model.buffer(COV_GRADIENTS)[i] == 0.0f);
+        for (size_t i = 0; i < parameters.size(); ++i)
+          CHECK(model.buffer(COV_GRADIENTS)[i] == 0.0f);
       }
     }
   }

@@ -59,7 +59,8 @@ State train(const cov_model_shape& shape, const Data& data, int threads, bool on
       CHECK_OK(cov_model_train_step(model, &batch, &kAdamw, &loss, nullptr));
     } else {
       std::vector<float> log_probs(data.tokens.size());
-      const std::vector<float> mean(data.tokens.size(), static_cast<float>(-1.0 / static_cast<double>(scored)));
+      const std::vector<float> mean(data.tokens.size(),
+                                    static_cast<float>(-1.0 / static_cast<double>(scored)));
       const cov_forward_options options = {1, 0, 1.0f};
       const cov_forward_output output = {log_probs.data(), nullptr, nullptr, nullptr};
       CHECK_OK(cov_model_forward(model, &batch, &options, &output));

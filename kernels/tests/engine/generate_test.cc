@@ -74,8 +74,13 @@ std::vector<Result> generate(cov_model* model, const Job& job, int32_t max_batch
     r.fingerprints.resize(room * kDims);
     r.top_tokens.resize(room * kTop);
     r.top_log_probs.resize(room * kTop);
-    outputs[i] = {r.tokens.data(), r.log_probs.data(), r.fingerprints.data(), r.top_tokens.data(),
-                  r.top_log_probs.data(), -1, -1};
+    outputs[i] = {r.tokens.data(),
+                  r.log_probs.data(),
+                  r.fingerprints.data(),
+                  r.top_tokens.data(),
+                  r.top_log_probs.data(),
+                  -1,
+                  -1};
   }
   const cov_fingerprint_options fingerprint = fingerprint_options();
   Seen seen;
@@ -133,8 +138,14 @@ std::vector<Replayed> replay(cov_model* model, const Job& job, const std::vector
     r.margin.assign(count, -1.0f);
     r.log_probs.assign(count, 1.0f);
     r.fingerprints.assign(count * kDims, 0);
-    requests[i] = {g.prompt, g.prompt_length, results[i].tokens.data(),
-                   static_cast<int32_t>(count), g.temperature, g.top_k, g.top_p, {}};
+    requests[i] = {g.prompt,
+                   g.prompt_length,
+                   results[i].tokens.data(),
+                   static_cast<int32_t>(count),
+                   g.temperature,
+                   g.top_k,
+                   g.top_p,
+                   {}};
     std::memcpy(requests[i].sampling_seed, g.sampling_seed, 32);
     outputs[i] = {r.drawn.data(), r.margin.data(), r.log_probs.data(), r.fingerprints.data()};
   }
@@ -219,7 +230,8 @@ void test_stop_and_greedy() {
     CHECK(stopped[i].count <= 7);
     CHECK(stopped[i].tokens.back() == stops[i]);
     CHECK(std::count(stopped[i].tokens.begin(), stopped[i].tokens.end(), stops[i]) == 1);
-    CHECK(std::equal(stopped[i].tokens.begin(), stopped[i].tokens.end(), free_run[i].tokens.begin()));
+    CHECK(
+        std::equal(stopped[i].tokens.begin(), stopped[i].tokens.end(), free_run[i].tokens.begin()));
   }
   // Request 2 has temperature 0: every token is the most probable one.
   for (int32_t t = 0; t < free_run[2].count; ++t) {
@@ -257,8 +269,9 @@ void test_distribution() {
   std::vector<cov_generate_output> outputs(kDraws);
   for (int32_t i = 0; i < kDraws; ++i) {
     const size_t at = static_cast<size_t>(i);
-    requests[at] = {prompt, 3, 1, 1.0f, 0, 1.0f, nullptr, 0,
-                    {static_cast<uint8_t>(i), static_cast<uint8_t>(i >> 8)}};
+    requests[at] = {prompt,  3, 1,
+                    1.0f,    0, 1.0f,
+                    nullptr, 0, {static_cast<uint8_t>(i), static_cast<uint8_t>(i >> 8)}};
     outputs[at] = {&tokens[at], &log_probs[at], nullptr, nullptr, nullptr, 0, 0};
   }
   const cov_generate_options options = {nullptr, 0, 100, nullptr, nullptr, nullptr};

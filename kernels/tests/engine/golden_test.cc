@@ -1,5 +1,5 @@
-// Log-probs, entropy, gradients and three AdamW steps against transformers and torch. The vectors are
-// made by test/vectors/models/make.py; run it again after a change of its format.
+// Log-probs, entropy, gradients and three AdamW steps against transformers and torch. The vectors
+// are made by test/vectors/models/make.py; run it again after a change of its format.
 #include <cstdio>
 #include <cstdlib>
 #include <string>
@@ -155,7 +155,8 @@ void test_forward(const Golden& g) {
   std::vector<int32_t> top_tokens(count * vocab);
   const cov_batch batch = g.batch();
   const cov_forward_options options = {0, g.shape.vocab_size, 1.0f};
-  const cov_forward_output output = {log_probs.data(), entropy.data(), top_tokens.data(), top.data()};
+  const cov_forward_output output = {log_probs.data(), entropy.data(), top_tokens.data(),
+                                     top.data()};
   CHECK_OK(cov_model_forward(model, &batch, &options, &output));
   std::vector<float> expected = g.log_probs, actual(count * vocab);
   for (size_t i = 0; i < count; ++i) {

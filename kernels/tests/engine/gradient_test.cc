@@ -35,17 +35,17 @@ void check_gradient(const std::function<double(const Doubles&)>& loss, const std
 void test_rmsnorm() {
   Numbers numbers(21);
   constexpr int64_t kN = 19;
-  const std::vector<float> x = numbers.floats(kN), gain = numbers.floats(kN), dy = numbers.floats(kN);
+  const std::vector<float> x = numbers.floats(kN), gain = numbers.floats(kN),
+                           dy = numbers.floats(kN);
   const std::vector<float> zero(kN, 0.0f);
   std::vector<float> y(kN), dx(kN), dgain(kN, 0.0f);
   const float r = covenant::kernels().rmsnorm(x.data(), gain.data(), 1e-3f, kN, y.data());
-  covenant::kernels().rmsnorm_backward(x.data(), gain.data(), dy.data(), zero.data(), r, kN, dx.data(),
-                                       dgain.data());
+  covenant::kernels().rmsnorm_backward(x.data(), gain.data(), dy.data(), zero.data(), r, kN,
+                                       dx.data(), dgain.data());
   const auto loss = [&](const Doubles& vx, const Doubles& vg) {
     double square = 0, sum = 0;
     for (double v : vx) square += v * v;
-    for (size_t i = 0; i < kN; ++i)
-      sum += dy[i] * vx[i] / std::sqrt(square / kN + 1e-3) * vg[i];
+    for (size_t i = 0; i < kN; ++i) sum += dy[i] * vx[i] / std::sqrt(square / kN + 1e-3) * vg[i];
     return sum;
   };
   check_gradient([&](const Doubles& v) { return loss(v, widen(gain)); }, x, dx.data(), 1e-5);
@@ -55,7 +55,8 @@ void test_rmsnorm() {
 void test_swiglu() {
   Numbers numbers(22);
   constexpr int64_t kN = 37;
-  const std::vector<float> gate = numbers.floats(kN, 4), up = numbers.floats(kN), dh = numbers.floats(kN);
+  const std::vector<float> gate = numbers.floats(kN, 4), up = numbers.floats(kN),
+                           dh = numbers.floats(kN);
   std::vector<float> h(kN), dgate(kN), dup(kN);
   covenant::kernels().swiglu_backward(gate.data(), up.data(), dh.data(), kN, h.data(), dgate.data(),
                                       dup.data());
@@ -83,7 +84,8 @@ void test_rope() {
     for (size_t h = 0; h < kHeads; ++h)
       for (size_t i = 0; i < kDim / 2; ++i) {
         const size_t a = h * kDim + i, b = a + kDim / 2;
-        sum += dy[a] * (v[a] * cosine[i] - v[b] * sine[i]) + dy[b] * (v[b] * cosine[i] + v[a] * sine[i]);
+        sum += dy[a] * (v[a] * cosine[i] - v[b] * sine[i]) +
+               dy[b] * (v[b] * cosine[i] + v[a] * sine[i]);
       }
     return sum;
   };
@@ -121,16 +123,18 @@ void test_attention(int64_t length, int64_t checked) {
   const covenant::AttentionShape shape = {4, 2, 6};
   const covenant::Segment segments[2] = {{0, length}, {length, 3}};
   const int64_t rows = length + 3, width = shape.width(), out_width = shape.query_width();
-  const std::vector<float> qkv = numbers.floats(rows * width, 1.5f), dout = numbers.floats(rows * out_width);
+  const std::vector<float> qkv = numbers.floats(rows * width, 1.5f),
+                           dout = numbers.floats(rows * out_width);
   std::vector<float> out(static_cast<size_t>(rows * out_width)), lse(static_cast<size_t>(rows * 4));
   std::vector<float> dqkv(qkv.size(), NAN);
   covenant::ThreadPool pool(1);
   const int64_t size = covenant::attention_scratch_size(shape, length);
   const int64_t back_size = covenant::attention_backward_scratch_size(shape, length);
   std::vector<float> scratch(static_cast<size_t>(std::max(size, back_size)));
-  covenant::attention(pool, shape, segments, 2, qkv.data(), out.data(), lse.data(), scratch.data(), size);
-  covenant::attention_backward(pool, shape, segments, 2, qkv.data(), out.data(), lse.data(), dout.data(),
-                               dqkv.data(), scratch.data(), back_size);
+  covenant::attention(pool, shape, segments, 2, qkv.data(), out.data(), lse.data(), scratch.data(),
+                      size);
+  covenant::attention_backward(pool, shape, segments, 2, qkv.data(), out.data(), lse.data(),
+                               dout.data(), dqkv.data(), scratch.data(), back_size);
   const auto loss = [&](const Doubles& x) {
     double sum = 0;
     for (const covenant::Segment& s : segments)
@@ -196,10 +200,12 @@ void test_model(cov_model_shape shape, int32_t every) {
   };
   const Doubles p = widen(parameters);
   double forward = 0, scale = 0;
-  for (size_t i = 0; i < log_probs.size(); ++i) forward += static_cast<double>(log_probs[i]) * coefficients[i];
+  for (size_t i = 0; i < log_probs.size(); ++i)
+    forward += static_cast<double>(log_probs[i]) * coefficients[i];
   CHECK_NEAR(forward, loss(p), 1e-4);
   const float* gradient = model.buffer(COV_GRADIENTS);
-  for (size_t i = 0; i < p.size(); ++i) scale = std::max(scale, std::fabs(static_cast<double>(gradient[i])));
+  for (size_t i = 0; i < p.size(); ++i)
+    scale = std::max(scale, std::fabs(static_cast<double>(gradient[i])));
   for (size_t i = 0; i < p.size(); i += static_cast<size_t>(every))
     CHECK_NEAR(gradient[i], difference(loss, p, i), 3e-5 * scale);
 }

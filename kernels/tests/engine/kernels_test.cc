@@ -45,21 +45,23 @@ void test_gemm(int64_t m, int64_t n, int64_t k, bool row_major, bool with_init) 
   const auto at = [&](int64_t i, int64_t j) {
     return static_cast<size_t>(row_major ? i * k + j : j * m + i);
   };
-  const std::vector<float> c = same_everywhere([&](const KernelTable& table, std::vector<float>& out) {
-    const int64_t panels = (n + 31) / 32;
-    std::vector<float> packed(static_cast<size_t>(panels * 32 * k), NAN);
-    table.pack_transposed(w.data(), n, k, k, packed.data());
-    // Two guard columns after each row: they must stay untouched.
-    out.assign(static_cast<size_t>(m * (n + 2)), 7.0f);
-    table.gemm(m, n, k, a.data(), row_major ? k : 1, row_major ? 1 : m, packed.data(), 32 * k,
-               with_init ? init.data() : nullptr, n, out.data(), n + 2);
-  });
+  const std::vector<float> c =
+      same_everywhere([&](const KernelTable& table, std::vector<float>& out) {
+        const int64_t panels = (n + 31) / 32;
+        std::vector<float> packed(static_cast<size_t>(panels * 32 * k), NAN);
+        table.pack_transposed(w.data(), n, k, k, packed.data());
+        // Two guard columns after each row: they must stay untouched.
+        out.assign(static_cast<size_t>(m * (n + 2)), 7.0f);
+        table.gemm(m, n, k, a.data(), row_major ? k : 1, row_major ? 1 : m, packed.data(), 32 * k,
+                   with_init ? init.data() : nullptr, n, out.data(), n + 2);
+      });
   for (int64_t i = 0; i < m; ++i) {
     for (int64_t j = 0; j < n; ++j) {
       double sum = with_init ? init[static_cast<size_t>(i * n + j)] : 0.0;
       for (int64_t x = 0; x < k; ++x)
         sum += static_cast<double>(a[at(i, x)]) * w[static_cast<size_t>(j * k + x)];
-      CHECK_NEAR(c[static_cast<size_t>(i * (n + 2) + j)], sum, 1e-5 * std::sqrt(static_cast<double>(k)));
+      CHECK_NEAR(c[static_cast<size_t>(i * (n + 2) + j)], sum,
+                 1e-5 * std::sqrt(static_cast<double>(k)));
     }
     CHECK(c[static_cast<size_t>(i * (n + 2) + n)] == 7.0f);
     CHECK(c[static_cast<size_t>(i * (n + 2) + n + 1)] == 7.0f);
@@ -70,12 +72,13 @@ void test_gemm(int64_t m, int64_t n, int64_t k, bool row_major, bool with_init) 
 void test_gemm_rows() {
   Numbers numbers(3);
   constexpr int64_t kRows = 40, kColumns = 150, kInner = 67;
-  const std::vector<float> a = numbers.floats(kRows * kInner), w = numbers.floats(kColumns * kInner);
+  const std::vector<float> a = numbers.floats(kRows * kInner),
+                           w = numbers.floats(kColumns * kInner);
   for (const KernelTable* table : tables()) {
     std::vector<float> packed(5 * 32 * kInner), all(kRows * kColumns), some(kRows * kColumns);
     table->pack_transposed(w.data(), kColumns, kInner, kInner, packed.data());
-    table->gemm(kRows, kColumns, kInner, a.data(), kInner, 1, packed.data(), 32 * kInner, nullptr, 0,
-                all.data(), kColumns);
+    table->gemm(kRows, kColumns, kInner, a.data(), kInner, 1, packed.data(), 32 * kInner, nullptr,
+                0, all.data(), kColumns);
     for (int64_t rows = 1; rows <= 13; ++rows) {
       table->gemm(rows, kColumns, kInner, a.data() + 5 * kInner, kInner, 1, packed.data(),
                   32 * kInner, nullptr, 0, some.data(), kColumns);
@@ -89,10 +92,11 @@ void test_pack_panel() {
   Numbers numbers(4);
   for (const int64_t columns : {1, 16, 31, 32}) {
     const std::vector<float> w = numbers.floats(9 * 40);
-    const std::vector<float> out = same_everywhere([&](const KernelTable& t, std::vector<float>& o) {
-      o.assign(9 * 32, NAN);
-      t.pack_panel(w.data(), columns, 9, 40, o.data());
-    });
+    const std::vector<float> out =
+        same_everywhere([&](const KernelTable& t, std::vector<float>& o) {
+          o.assign(9 * 32, NAN);
+          t.pack_panel(w.data(), columns, 9, 40, o.data());
+        });
     for (int64_t j = 0; j < 9; ++j)
       for (int64_t c = 0; c < 32; ++c)
         CHECK(out[static_cast<size_t>(j * 32 + c)] ==
@@ -115,7 +119,10 @@ void test_exp() {
   }
   double worst = 0;
   for (size_t i = 0; i < x.size(); ++i) {
-    if (x[i] < -86.0f) { CHECK(y[i] == 0.0f); continue; }
+    if (x[i] < -86.0f) {
+      CHECK(y[i] == 0.0f);
+      continue;
+    }
     const double exact = std::exp(static_cast<double>(std::fmin(x[i], 88.0f)));
     worst = std::fmax(worst, std::fabs(y[i] - exact) / exact);
   }
@@ -127,18 +134,24 @@ void test_exp() {
 // Each row kernel on sizes around the vector width.
 void test_rows(int64_t n) {
   Numbers numbers(static_cast<uint32_t>(n));
-  const std::vector<float> x = numbers.floats(n, 3), gain = numbers.floats(n), dy = numbers.floats(n);
+  const std::vector<float> x = numbers.floats(n, 3), gain = numbers.floats(n),
+                           dy = numbers.floats(n);
   const std::vector<float> res = numbers.floats(n);
   const size_t size = static_cast<size_t>(n);
-  const auto joined = [&](std::vector<float>& out, std::initializer_list<std::vector<float>> parts) {
+  const auto joined = [&](std::vector<float>& out,
+                          std::initializer_list<std::vector<float>> parts) {
     for (const std::vector<float>& part : parts) out.insert(out.end(), part.begin(), part.end());
   };
-  const std::vector<float> norm = same_everywhere([&](const KernelTable& t, std::vector<float>& out) {
+  const std::vector<float> norm = same_everywhere([&](const KernelTable& t,
+                                                      std::vector<float>& out) {
     std::vector<float> y(size), dx(size), dgain(size, 0.5f);
     const float r = t.rmsnorm(x.data(), gain.data(), 1e-5f, n, y.data());
     t.rmsnorm_backward(x.data(), gain.data(), dy.data(), res.data(), r, n, dx.data(), dgain.data());
-    joined(out, {y, dx, dgain, {r, t.dot(x.data(), dy.data(), n),
-                                static_cast<float>(t.square_sum(x.data(), n))}});
+    joined(out,
+           {y,
+            dx,
+            dgain,
+            {r, t.dot(x.data(), dy.data(), n), static_cast<float>(t.square_sum(x.data(), n))}});
   });
   double square = 0;
   for (float v : x) square += static_cast<double>(v) * v;
@@ -152,15 +165,16 @@ void test_rows(int64_t n) {
     t.add(x.data(), n, sum.data());
     joined(out, {h, dgate, dup, sum});
   });
-  const std::vector<float> soft = same_everywhere([&](const KernelTable& t, std::vector<float>& out) {
-    std::vector<float> s = x, p = x, dp = dy;
-    s.resize(size + 5, 9.0f);
-    p.resize(size + 5, 9.0f);
-    dp.resize(size + 5, 9.0f);
-    const float lse = t.softmax(s.data(), 0.6f, n, n + 5);
-    t.softmax_backward(p.data(), dp.data(), 0.6f, lse, 0.1f, n, n + 5);
-    joined(out, {s, p, dp, {lse}});
-  });
+  const std::vector<float> soft =
+      same_everywhere([&](const KernelTable& t, std::vector<float>& out) {
+        std::vector<float> s = x, p = x, dp = dy;
+        s.resize(size + 5, 9.0f);
+        p.resize(size + 5, 9.0f);
+        dp.resize(size + 5, 9.0f);
+        const float lse = t.softmax(s.data(), 0.6f, n, n + 5);
+        t.softmax_backward(p.data(), dp.data(), 0.6f, lse, 0.1f, n, n + 5);
+        joined(out, {s, p, dp, {lse}});
+      });
   double total = 0;
   for (float v : x) total += std::exp(0.6 * v);
   CHECK_NEAR(soft.back(), std::log(total), 1e-6 * (1 + std::fabs(std::log(total))));
@@ -181,11 +195,12 @@ void test_rows(int64_t n) {
     joined(out, {p, g, m, v});
   });
   if (n % 2 == 0) {
-    const std::vector<float> rope = same_everywhere([&](const KernelTable& t, std::vector<float>& out) {
-      out = x;
-      out.insert(out.end(), dy.begin(), dy.end());  // two heads
-      t.rope(out.data(), gain.data(), res.data(), 2, n);
-    });
+    const std::vector<float> rope =
+        same_everywhere([&](const KernelTable& t, std::vector<float>& out) {
+          out = x;
+          out.insert(out.end(), dy.begin(), dy.end());  // two heads
+          t.rope(out.data(), gain.data(), res.data(), 2, n);
+        });
     const size_t half = size / 2;
     for (size_t i = 0; i < half; ++i) {
       CHECK_NEAR(rope[i], x[i] * gain[i] - x[i + half] * res[i], 2e-6);
@@ -203,8 +218,15 @@ void test_rows(int64_t n) {
 int main() {
   for (const bool row_major : {true, false})
     for (const bool init : {true, false})
-      for (const auto& s : {std::array<int64_t, 3>{1, 1, 1}, {1, 150, 33}, {2, 129, 7}, {3, 260, 16},
-                            {5, 31, 40}, {6, 32, 64}, {12, 33, 5}, {13, 65, 19}, {30, 100, 48}})
+      for (const auto& s : {std::array<int64_t, 3>{1, 1, 1},
+                            {1, 150, 33},
+                            {2, 129, 7},
+                            {3, 260, 16},
+                            {5, 31, 40},
+                            {6, 32, 64},
+                            {12, 33, 5},
+                            {13, 65, 19},
+                            {30, 100, 48}})
         test_gemm(s[0], s[1], s[2], row_major, init);
   test_gemm_rows();
   test_pack_panel();

@@ -23,14 +23,16 @@ class ReferenceModel {
     const double* embedding = parameters.data();
     const double* p = embedding + static_cast<int64_t>(shape_.vocab_size) * d;
     Matrix x(static_cast<size_t>(length));
-    for (size_t t = 0; t < x.size(); ++t) x[t].assign(embedding + tokens[t] * d, embedding + (tokens[t] + 1) * d);
+    for (size_t t = 0; t < x.size(); ++t)
+      x[t].assign(embedding + tokens[t] * d, embedding + (tokens[t] + 1) * d);
     for (int layer = 0; layer < shape_.layer_count; ++layer) {
       const double *wq = p, *wk = wq + d * d, *wv = wk + kv * d, *wo = wv + kv * d;
       const double *wg = wo + d * d, *wu = wg + f * d, *wd = wu + f * d;
       const double *n1 = wd + d * f, *n2 = n1 + d;
       p = n2 + d;
       const Matrix h = norm(x, n1);
-      add(x, linear(attend(rotate(linear(h, wq, d)), rotate(linear(h, wk, kv)), linear(h, wv, kv)), wo, d));
+      add(x, linear(attend(rotate(linear(h, wq, d)), rotate(linear(h, wk, kv)), linear(h, wv, kv)),
+                    wo, d));
       const Matrix g = norm(x, n2);
       Matrix gate = linear(g, wg, f);
       const Matrix up = linear(g, wu, f);
@@ -62,7 +64,8 @@ class ReferenceModel {
     for (std::vector<double>& row : y) {
       double square = 0;
       for (double v : row) square += v * v;
-      const double r = 1 / std::sqrt(square / static_cast<double>(row.size()) + shape_.rms_norm_eps);
+      const double r =
+          1 / std::sqrt(square / static_cast<double>(row.size()) + shape_.rms_norm_eps);
       for (size_t i = 0; i < row.size(); ++i) row[i] *= r * gain[i];
     }
     return y;
@@ -76,7 +79,8 @@ class ReferenceModel {
     for (size_t t = 0; t < x.size(); ++t)
       for (size_t h = 0; h < x[t].size(); h += dim)
         for (size_t i = 0; i < half; ++i) {
-          const double angle = static_cast<double>(t) *
+          const double angle =
+              static_cast<double>(t) *
               std::pow(shape_.rope_theta, -2.0 * static_cast<double>(i) / static_cast<double>(dim));
           const double a = x[t][h + i], b = x[t][h + half + i];
           x[t][h + i] = a * std::cos(angle) - b * std::sin(angle);

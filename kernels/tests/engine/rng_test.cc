@@ -11,11 +11,15 @@ namespace {
 
 // Random123's kat_vectors, philox 4x32 10.
 void test_known_answers() {
-  const struct { uint32_t counter[4], key[2], expected[4]; } cases[] = {
+  const struct {
+    uint32_t counter[4], key[2], expected[4];
+  } cases[] = {
       {{0, 0, 0, 0}, {0, 0}, {0x6627e8d5, 0xe169c58d, 0xbc57ac4c, 0x9b00dbd8}},
-      {{0xffffffff, 0xffffffff, 0xffffffff, 0xffffffff}, {0xffffffff, 0xffffffff},
+      {{0xffffffff, 0xffffffff, 0xffffffff, 0xffffffff},
+       {0xffffffff, 0xffffffff},
        {0x408f276d, 0x41c83b0e, 0xa20bc7c6, 0x6d5451fd}},
-      {{0x243f6a88, 0x85a308d3, 0x13198a2e, 0x03707344}, {0xa4093822, 0x299f31d0},
+      {{0x243f6a88, 0x85a308d3, 0x13198a2e, 0x03707344},
+       {0xa4093822, 0x299f31d0},
        {0xd16cfe09, 0x94fdcceb, 0x5001e420, 0x24126ea1}},
   };
   for (const auto& c : cases) {
@@ -67,14 +71,16 @@ void test_initial_parameters() {
     for (uint64_t i = 0; i < tensor.length; ++i)
       square += static_cast<double>(a[tensor.offset + i]) * a[tensor.offset + i];
     const double rms = std::sqrt(square / static_cast<double>(tensor.length));
-    const bool residual = std::strstr(tensor.name, "o_proj") || std::strstr(tensor.name, "down_proj");
+    const bool residual =
+        std::strstr(tensor.name, "o_proj") || std::strstr(tensor.name, "down_proj");
     const double expected = tensor.rank == 1 ? 1.0 : residual ? 0.02 / std::sqrt(6.0) : 0.02;
     CHECK_NEAR(rms, expected, 0.05 * expected);
     // The definition in tensors.h, spelled out for one element.
     if (tensor.rank == 2) {
       const uint64_t i = tensor.length / 2;
       const uint32_t key[2] = {0x89abcdefu, 0x01234567u};
-      const uint32_t counter[4] = {static_cast<uint32_t>(i), 0, static_cast<uint32_t>(t), 0x494e4954u};
+      const uint32_t counter[4] = {static_cast<uint32_t>(i), 0, static_cast<uint32_t>(t),
+                                   0x494e4954u};
       uint32_t x[4];
       cov_philox4x32(key, counter, x);
       int64_t sum = -262140;
@@ -101,8 +107,8 @@ void test_shape_errors() {
   expect_invalid([](cov_model_shape& s) { s.vocab_size = 1; });
   expect_invalid([](cov_model_shape& s) { s.hidden_size = 0; });
   expect_invalid([](cov_model_shape& s) { s.hidden_size = -24; });
-  expect_invalid([](cov_model_shape& s) { s.hidden_size = 26; });   // not 4 heads
-  expect_invalid([](cov_model_shape& s) { s.hidden_size = 12; });   // odd head size
+  expect_invalid([](cov_model_shape& s) { s.hidden_size = 26; });  // not 4 heads
+  expect_invalid([](cov_model_shape& s) { s.hidden_size = 12; });  // odd head size
   expect_invalid([](cov_model_shape& s) { s.head_count = 0; });
   expect_invalid([](cov_model_shape& s) { s.kv_head_count = 3; });
   expect_invalid([](cov_model_shape& s) { s.kv_head_count = 0; });

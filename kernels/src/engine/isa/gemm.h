@@ -12,7 +12,7 @@ namespace COV_ISA {
 
 #if COV_SIMD == 512
 typedef __m512 R;
-constexpr int kWidth = 16;   // floats in R
+constexpr int kWidth = 16;       // floats in R
 constexpr int kTileVectors = 2;  // R per panel and tile: the whole panel
 constexpr int kTileRows = 12;    // 24 sums, 2 columns of B, broadcasts: 32 registers
 COV_INLINE R rload(const float* p) { return _mm512_loadu_ps(p); }
@@ -29,12 +29,16 @@ COV_INLINE void rstore(float* p, R a) { _mm256_storeu_ps(p, a); }
 COV_INLINE R rset(float x) { return _mm256_set1_ps(x); }
 COV_INLINE R rfma(R a, R b, R c) { return _mm256_fmadd_ps(a, b, c); }
 #else
-struct R { float f[4]; };
+struct R {
+  float f[4];
+};
 constexpr int kWidth = 4;
 constexpr int kTileVectors = 2;
 constexpr int kTileRows = 4;
 COV_INLINE R rload(const float* p) { return {{p[0], p[1], p[2], p[3]}}; }
-COV_INLINE void rstore(float* p, R a) { for (int i = 0; i < 4; ++i) p[i] = a.f[i]; }
+COV_INLINE void rstore(float* p, R a) {
+  for (int i = 0; i < 4; ++i) p[i] = a.f[i];
+}
 COV_INLINE R rset(float x) { return {{x, x, x, x}}; }
 COV_INLINE R rfma(R a, R b, R c) {
   for (int i = 0; i < 4; ++i) c.f[i] = __builtin_fmaf(a.f[i], b.f[i], c.f[i]);
@@ -53,7 +57,7 @@ struct TileArguments {
   int64_t init_row;
   float* c;
   int64_t c_row;
-  int64_t columns;    // valid columns of the whole tile
+  int64_t columns;  // valid columns of the whole tile
 };
 
 // ---- one tile: Rows x (Panels * kTileColumns) --------------------------------------------------
@@ -92,14 +96,18 @@ COV_INLINE void tile(const TileArguments& t) {
       column[v] = rload(b + (v / kTileVectors) * t.b_panel + (v % kTileVectors) * kWidth);
 #pragma GCC unroll 12
     for (int i = 0; i < Rows; ++i) {
-      const float* p = RowMajor ? base[i / 3] + (i % 3 == 0 ? 0 : i % 3 == 1 ? row1 : row2)
+      const float* p = RowMajor ? base[i / 3] + (i % 3 == 0   ? 0
+                                                 : i % 3 == 1 ? row1
+                                                              : row2)
                                 : base[0] + i;
       const R x = rset(*p);
 #pragma GCC unroll 8
       for (int v = 0; v < kVectors; ++v) sum[i][v] = rfma(x, column[v], sum[i][v]);
     }
-    if (RowMajor) for (int g = 0; g < kBases; ++g) base[g] += 1;
-    else base[0] += t.a_k;
+    if (RowMajor)
+      for (int g = 0; g < kBases; ++g) base[g] += 1;
+    else
+      base[0] += t.a_k;
     b += kPanel;
   }
   if (!partial) {
@@ -118,13 +126,15 @@ COV_INLINE void tile(const TileArguments& t) {
 
 typedef void (*TileFunction)(const TileArguments&);
 template <int Rows, int Panels, bool RowMajor>
-static void tile_function(const TileArguments& t) { tile<Rows, Panels, RowMajor>(t); }
+static void tile_function(const TileArguments& t) {
+  tile<Rows, Panels, RowMajor>(t);
+}
 
 template <bool RowMajor>
 static TileFunction tile_for(int64_t rows) {
 #define COV_TILE(n) tile_function<(n <= kTileRows ? n : 1), 1, RowMajor>
   static const TileFunction functions[13] = {
-      nullptr, COV_TILE(1), COV_TILE(2), COV_TILE(3), COV_TILE(4), COV_TILE(5), COV_TILE(6),
+      nullptr,     COV_TILE(1), COV_TILE(2), COV_TILE(3),  COV_TILE(4),  COV_TILE(5), COV_TILE(6),
       COV_TILE(7), COV_TILE(8), COV_TILE(9), COV_TILE(10), COV_TILE(11), COV_TILE(12)};
 #undef COV_TILE
   return functions[rows];
@@ -142,9 +152,9 @@ static void gemm_layout(int64_t m, int64_t n, int64_t k, const float* a, int64_t
 #if COV_SIMD == 512
   // Few rows leave most sums idle: take four panels side by side instead.
   if (m <= 3) {
-    const TileFunction wide = m == 1 ? tile_function<1, 4, RowMajor>
-                            : m == 2 ? tile_function<2, 4, RowMajor>
-                                     : tile_function<3, 4, RowMajor>;
+    const TileFunction wide = m == 1   ? tile_function<1, 4, RowMajor>
+                              : m == 2 ? tile_function<2, 4, RowMajor>
+                                       : tile_function<3, 4, RowMajor>;
     for (; first + 4 * kPanel <= n; first += 4 * kPanel) {
       t.b = b + first / kPanel * b_panel;
       t.init = init == nullptr ? nullptr : init + first;
@@ -162,8 +172,10 @@ static void gemm_layout(int64_t m, int64_t n, int64_t k, const float* a, int64_t
       t.init = init == nullptr ? nullptr : init + i * init_row + j;
       t.c = c + i * c_row + j;
       const int64_t rows = m - i < kTileRows ? m - i : kTileRows;
-      if (rows == kTileRows) tile_function<kTileRows, 1, RowMajor>(t);
-      else tile_for<RowMajor>(rows)(t);
+      if (rows == kTileRows)
+        tile_function<kTileRows, 1, RowMajor>(t);
+      else
+        tile_for<RowMajor>(rows)(t);
     }
   }
 }
@@ -209,9 +221,9 @@ COV_INLINE void transpose16(const float* w, int64_t ld, float* out) {
   }
   // r[4 q + c]: 128-bit lane l holds column 4 l + c of rows 4 q .. 4 q + 3.
   for (int c = 0; c < 4; ++c) {
-    const __m512 a = _mm512_shuffle_f32x4(r[c], r[4 + c], 0x88);       // lanes 0, 2 of q 0, 1
+    const __m512 a = _mm512_shuffle_f32x4(r[c], r[4 + c], 0x88);  // lanes 0, 2 of q 0, 1
     const __m512 b = _mm512_shuffle_f32x4(r[8 + c], r[12 + c], 0x88);
-    const __m512 d = _mm512_shuffle_f32x4(r[c], r[4 + c], 0xdd);       // lanes 1, 3
+    const __m512 d = _mm512_shuffle_f32x4(r[c], r[4 + c], 0xdd);  // lanes 1, 3
     const __m512 e = _mm512_shuffle_f32x4(r[8 + c], r[12 + c], 0xdd);
     _mm512_storeu_ps(out + (0 + c) * kPanel, _mm512_shuffle_f32x4(a, b, 0x88));
     _mm512_storeu_ps(out + (8 + c) * kPanel, _mm512_shuffle_f32x4(a, b, 0xdd));

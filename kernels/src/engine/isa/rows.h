@@ -81,9 +81,7 @@ static void rope_backward(float* x, const float* cosine, const float* sine, int6
 
 // ---- SwiGLU ------------------------------------------------------------------------------------
 
-COV_INLINE V sigmoid(V x) {
-  return div(set(1.0f), add(set(1.0f), vexp(sub(set(0.0f), x))));
-}
+COV_INLINE V sigmoid(V x) { return div(set(1.0f), add(set(1.0f), vexp(sub(set(0.0f), x)))); }
 
 static void swiglu(const float* gate, const float* up, int64_t n, float* h) {
   for_lanes(n, [&](int64_t i, int64_t m) __attribute__((always_inline)) {
@@ -116,7 +114,10 @@ static double logarithm(double x) {
   bits = (bits & 0x000fffffffffffffull) | 0x3fe0000000000000ull;
   double m;
   __builtin_memcpy(&m, &bits, 8);
-  if (m < 0.70710678118654752) { m *= 2.0; --exponent; }
+  if (m < 0.70710678118654752) {
+    m *= 2.0;
+    --exponent;
+  }
   const double t = (m - 1.0) / (m + 1.0), t2 = t * t;
   double series = 0.0;
   for (int power = 21; power >= 3; power -= 2) series = (series + 1.0 / power) * t2;
@@ -142,9 +143,8 @@ static float softmax(float* s, float scale, int64_t n, int64_t padded) {
   });
   const float total = sum_lanes(sum);
   const V inverse = set(1.0f / total);
-  for_lanes(n, [&](int64_t i, int64_t m) __attribute__((always_inline)) {
-    put(s + i, mul(get(s + i, m), inverse), m);
-  });
+  for_lanes(n, [&](int64_t i, int64_t m)
+                   __attribute__((always_inline)) { put(s + i, mul(get(s + i, m), inverse), m); });
   for (int64_t i = n; i < padded; ++i) s[i] = 0.0f;
   return (float)((double)max + logarithm((double)total));
 }
@@ -199,9 +199,8 @@ static void sample_weights(const float* z, float max, float inverse_temperature,
 }
 
 static void exp_row(const float* x, int64_t n, float* y) {
-  for_lanes(n, [&](int64_t i, int64_t m) __attribute__((always_inline)) {
-    put(y + i, vexp(get(x + i, m)), m);
-  });
+  for_lanes(n, [&](int64_t i, int64_t m)
+                   __attribute__((always_inline)) { put(y + i, vexp(get(x + i, m)), m); });
 }
 
 // ---- AdamW -------------------------------------------------------------------------------------

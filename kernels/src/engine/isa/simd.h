@@ -1,7 +1,7 @@
-// Sixteen fp32 lanes as one value `V`, and the register `R` of the matrix kernel, for the instruction
-// set of the including file (COV_ISA names its namespace; COV_SIMD is 512, 256 or 0). Nothing here
-// has external linkage and nothing from the standard library is used, so that no function compiled
-// for a newer machine can be linked into code that runs on an older one.
+// Sixteen fp32 lanes as one value `V`, and the register `R` of the matrix kernel, for the
+// instruction set of the including file (COV_ISA names its namespace; COV_SIMD is 512, 256 or 0).
+// Nothing here has external linkage and nothing from the standard library is used, so that no
+// function compiled for a newer machine can be linked into code that runs on an older one.
 #pragma once
 
 #include <stdint.h>
@@ -18,12 +18,18 @@ constexpr int64_t kLanes = 16;
 
 #if COV_SIMD == 512
 
-struct V { __m512 f; };
+struct V {
+  __m512 f;
+};
 COV_INLINE __mmask16 tail_mask(int64_t n) { return (__mmask16)((1u << n) - 1u); }
 COV_INLINE V load(const float* p) { return {_mm512_loadu_ps(p)}; }
-COV_INLINE V load_tail(const float* p, int64_t n) { return {_mm512_maskz_loadu_ps(tail_mask(n), p)}; }
+COV_INLINE V load_tail(const float* p, int64_t n) {
+  return {_mm512_maskz_loadu_ps(tail_mask(n), p)};
+}
 COV_INLINE void store(float* p, V a) { _mm512_storeu_ps(p, a.f); }
-COV_INLINE void store_tail(float* p, V a, int64_t n) { _mm512_mask_storeu_ps(p, tail_mask(n), a.f); }
+COV_INLINE void store_tail(float* p, V a, int64_t n) {
+  _mm512_mask_storeu_ps(p, tail_mask(n), a.f);
+}
 COV_INLINE V set(float x) { return {_mm512_set1_ps(x)}; }
 COV_INLINE V add(V a, V b) { return {_mm512_add_ps(a.f, b.f)}; }
 COV_INLINE V sub(V a, V b) { return {_mm512_sub_ps(a.f, b.f)}; }
@@ -42,7 +48,9 @@ COV_INLINE V zero_below(V a, V x, V limit) {
   return {_mm512_maskz_mov_ps(_mm512_cmp_ps_mask(x.f, limit.f, _CMP_NLT_UQ), a.f)};
 }
 // First n lanes of a, the others replaced by `fill`.
-COV_INLINE V keep(V a, int64_t n, V fill) { return {_mm512_mask_mov_ps(fill.f, tail_mask(n), a.f)}; }
+COV_INLINE V keep(V a, int64_t n, V fill) {
+  return {_mm512_mask_mov_ps(fill.f, tail_mask(n), a.f)};
+}
 COV_INLINE __m256 fold_halves(V a, bool maximum) {
   const __m256 low = _mm512_castps512_ps256(a.f);
   const __m256 high = _mm512_extractf32x8_ps(a.f, 1);
@@ -51,7 +59,9 @@ COV_INLINE __m256 fold_halves(V a, bool maximum) {
 
 #elif COV_SIMD == 256
 
-struct V { __m256 f, g; };
+struct V {
+  __m256 f, g;
+};
 COV_INLINE __m256i tail_mask(int64_t n) {
   const __m256i lanes = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
   return _mm256_cmpgt_epi32(_mm256_set1_epi32((int)n), lanes);
@@ -60,7 +70,10 @@ COV_INLINE V load(const float* p) { return {_mm256_loadu_ps(p), _mm256_loadu_ps(
 COV_INLINE V load_tail(const float* p, int64_t n) {
   return {_mm256_maskload_ps(p, tail_mask(n)), _mm256_maskload_ps(p + 8, tail_mask(n - 8))};
 }
-COV_INLINE void store(float* p, V a) { _mm256_storeu_ps(p, a.f); _mm256_storeu_ps(p + 8, a.g); }
+COV_INLINE void store(float* p, V a) {
+  _mm256_storeu_ps(p, a.f);
+  _mm256_storeu_ps(p + 8, a.g);
+}
 COV_INLINE void store_tail(float* p, V a, int64_t n) {
   _mm256_maskstore_ps(p, tail_mask(n), a.f);
   _mm256_maskstore_ps(p + 8, tail_mask(n - 8), a.g);
@@ -97,21 +110,29 @@ COV_INLINE __m256 fold_halves(V a, bool maximum) {
 
 #else
 
-struct V { float f[16]; };
+struct V {
+  float f[16];
+};
 COV_INLINE V load_tail(const float* p, int64_t n) {
   V a;
   for (int i = 0; i < 16; ++i) a.f[i] = i < n ? p[i] : 0.0f;
   return a;
 }
 COV_INLINE V load(const float* p) { return load_tail(p, 16); }
-COV_INLINE void store_tail(float* p, V a, int64_t n) { for (int i = 0; i < n; ++i) p[i] = a.f[i]; }
+COV_INLINE void store_tail(float* p, V a, int64_t n) {
+  for (int i = 0; i < n; ++i) p[i] = a.f[i];
+}
 COV_INLINE void store(float* p, V a) { store_tail(p, a, 16); }
-COV_INLINE V set(float x) { V a; for (int i = 0; i < 16; ++i) a.f[i] = x; return a; }
-#define COV_LANES(name, expression)           \
-  COV_INLINE V name(V a, V b) {               \
-    V c;                                      \
+COV_INLINE V set(float x) {
+  V a;
+  for (int i = 0; i < 16; ++i) a.f[i] = x;
+  return a;
+}
+#define COV_LANES(name, expression)                     \
+  COV_INLINE V name(V a, V b) {                         \
+    V c;                                                \
     for (int i = 0; i < 16; ++i) c.f[i] = (expression); \
-    return c;                                 \
+    return c;                                           \
   }
 COV_LANES(add, a.f[i] + b.f[i])
 COV_LANES(sub, a.f[i] - b.f[i])
@@ -120,7 +141,10 @@ COV_LANES(div, a.f[i] / b.f[i])
 COV_LANES(largest, a.f[i] > b.f[i] ? a.f[i] : b.f[i])
 COV_LANES(smallest, a.f[i] < b.f[i] ? a.f[i] : b.f[i])
 #undef COV_LANES
-COV_INLINE V root(V a) { for (int i = 0; i < 16; ++i) a.f[i] = __builtin_sqrtf(a.f[i]); return a; }
+COV_INLINE V root(V a) {
+  for (int i = 0; i < 16; ++i) a.f[i] = __builtin_sqrtf(a.f[i]);
+  return a;
+}
 COV_INLINE V fma(V a, V b, V c) {
   for (int i = 0; i < 16; ++i) c.f[i] = __builtin_fmaf(a.f[i], b.f[i], c.f[i]);
   return c;
@@ -136,7 +160,8 @@ COV_INLINE V scale_exponent(V a, V magic) {
   return a;
 }
 COV_INLINE V zero_below(V a, V x, V limit) {
-  for (int i = 0; i < 16; ++i) if (x.f[i] < limit.f[i]) a.f[i] = 0.0f;
+  for (int i = 0; i < 16; ++i)
+    if (x.f[i] < limit.f[i]) a.f[i] = 0.0f;
   return a;
 }
 COV_INLINE V keep(V a, int64_t n, V fill) {
@@ -186,8 +211,8 @@ COV_INLINE V vexp(V x) {
   return zero_below(scale_exponent(p, t), x, set(-86.0f));
 }
 
-// Calls body(offset, lanes) over [0, n): full vectors first, then one tail. `full` is a compile-time
-// constant in each call, so full vectors use plain loads and stores.
+// Calls body(offset, lanes) over [0, n): full vectors first, then one tail. `full` is a
+// compile-time constant in each call, so full vectors use plain loads and stores.
 template <typename Body>
 COV_INLINE void for_lanes(int64_t n, const Body& body) {
   int64_t i = 0;
@@ -195,7 +220,12 @@ COV_INLINE void for_lanes(int64_t n, const Body& body) {
   if (i < n) body(i, n - i);
 }
 COV_INLINE V get(const float* p, int64_t n) { return n == kLanes ? load(p) : load_tail(p, n); }
-COV_INLINE void put(float* p, V a, int64_t n) { if (n == kLanes) store(p, a); else store_tail(p, a, n); }
+COV_INLINE void put(float* p, V a, int64_t n) {
+  if (n == kLanes)
+    store(p, a);
+  else
+    store_tail(p, a, n);
+}
 
 }  // namespace COV_ISA
 }  // namespace covenant

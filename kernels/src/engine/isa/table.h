@@ -20,13 +20,13 @@ struct RowStats {
 };
 
 struct AdamwScalars {
-  float decay;        // 1 - learning_rate * weight_decay, or 1
+  float decay;  // 1 - learning_rate * weight_decay, or 1
   float beta1, one_minus_beta1;
   float beta2, one_minus_beta2;
-  float step_size;    // learning_rate / (1 - beta1^t)
-  float inv_bias2;    // 1 / sqrt(1 - beta2^t)
+  float step_size;  // learning_rate / (1 - beta1^t)
+  float inv_bias2;  // 1 / sqrt(1 - beta2^t)
   float epsilon;
-  float grad_scale;   // clip factor
+  float grad_scale;  // clip factor
 };
 
 struct KernelTable {
