@@ -17,7 +17,7 @@ const drainMs = 5_000;
 await runService({
   name,
   schema: schedulerConfigSchema,
-  async start({ config, logger, clock }) {
+  async start({ config, logger, clock, spans }) {
     const { tls, listen, openAi } = config;
     const core = await startScheduler(config, { clock, logger });
     const directory = new ReplicaDirectory(config.inference, {
@@ -28,7 +28,7 @@ await runService({
       logger,
     });
     const router = new InferenceRouter(config.inference, { directory, logger });
-    const server = createServer({ name, listen, tls }, { logger, clock });
+    const server = createServer({ name, listen, tls }, { logger, clock, spans });
     server.route((routes) => {
       const { board, logs, loop, sessions } = core;
       const silenceMs = config.nodeSilenceMs;
