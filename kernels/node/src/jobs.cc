@@ -11,8 +11,15 @@ namespace covenant_node {
 Mailbox::Mailbox(Napi::Env env) : env_(env) {
   const auto call = [](napi_env call_env, napi_value, void*, void* data) {
     const std::unique_ptr<Message> message(static_cast<Message*>(data));
-    if (call_env == nullptr) message->abandon();
-    else message->deliver(Napi::Env(call_env));
+    if (call_env == nullptr) {
+      message->abandon();
+      return;
+    }
+    try {
+      message->deliver(Napi::Env(call_env));
+    } catch (const Napi::Error&) {
+      // A terminated worker can run no more JavaScript; nobody is left to hear of the job.
+    }
   };
   const napi_status status =
       napi_create_threadsafe_function(env, nullptr, nullptr, Napi::String::New(env, "covenant_kernels"), 0, 1, nullptr,

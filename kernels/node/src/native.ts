@@ -168,6 +168,8 @@ export function native(): NativeBinding {
   if (loaded) return loaded;
   const file = addonFile();
   try {
+    // Anything else would be run as a program.
+    if (!file.endsWith(".node")) throw new Error("its name does not end in .node");
     loaded = createRequire(import.meta.url)(file) as NativeBinding;
     return loaded;
   } catch (cause) {

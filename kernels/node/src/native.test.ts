@@ -1,0 +1,92 @@
+import assert from "node:assert/strict";
+import { spawnSync } from "node:child_process";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import path from "node:path";
+import { test } from "node:test";
+import { fileURLToPath } from "node:url";
+import { kernelErrorCodes } from "./errors.ts";
+import { type NativeBinding, type NativeModel, native } from "./native.ts";
+
+// The compiler checks these lists against the declared types; the tests check them against the addon.
+const exported: Record<keyof NativeBinding, true> = {
+  Model: true,
+  aggregate: true,
+  applyMerged: true,
+  applyUpdate: true,
+  compress: true,
+  createModel: true,
+  decode: true,
+  initialParameters: true,
+  machine: true,
+  sha256: true,
+  sparseSize: true,
+  stateRoot: true,
+  tensorTable: true,
+  tensorTableRoot: true,
+  uniformAt: true,
+};
+const methods: Record<keyof NativeModel, true> = {
+  backward: true,
+  close: true,
+  forward: true,
+  generate: true,
+  memory: true,
+  optimizerStep: true,
+  replay: true,
+  setStepCount: true,
+  stepCount: true,
+  trainStep: true,
+  view: true,
+};
+
+test("the addon exports exactly what the binding type declares", () => {
+  assert.deepEqual(Object.keys(native()).sort(), Object.keys(exported).sort());
+  const own = Object.getOwnPropertyNames(native().Model.prototype);
+  assert.deepEqual(own.filter((name) => name !== "constructor").sort(), Object.keys(methods));
+  for (const [name, value] of Object.entries(native())) {
+    assert.equal(typeof value, "function", name);
+  }
+});
+
+test("a model cannot be made around Model.create", () => {
+  const Direct = native().Model as unknown as new () => NativeModel;
+  assert.throws(() => new Direct(), { code: "COV_KERNELS_INVALID_ARGUMENT" });
+});
+
+test("the codes are unique", () => {
+  assert.equal(new Set(kernelErrorCodes).size, kernelErrorCodes.length);
+});
+
+function loadWith(addon: string): { stdout: string; status: number | null } {
+  const script = `
+    import { tensorTable } from ${JSON.stringify(fileURLToPath(new URL("./index.ts", import.meta.url)))};
+    try { tensorTable({}); } catch (error) { process.stdout.write(error.name + "|" + error.code + "|" + error.message); }
+  `;
+  return spawnSync(process.execPath, ["--input-type=module", "-e", script], {
+    env: { ...process.env, COVENANT_KERNELS_ADDON: addon },
+    encoding: "utf8",
+    timeout: 60_000,
+  });
+}
+
+test("a missing addon says what to run", () => {
+  const { stdout } = loadWith("/nowhere/covenant_kernels.node");
+  assert.equal(
+    stdout,
+    'KernelError|COV_KERNELS_NOT_BUILT|The kernels are not built: run "npm run build:kernels".',
+  );
+});
+
+test("an addon that does not load says why and what to run", () => {
+  const folder = mkdtempSync(path.join(tmpdir(), "covenant-kernels-"));
+  try {
+    const file = path.join(folder, "broken.node");
+    writeFileSync(file, "not an addon");
+    const pattern =
+      /^KernelError\|COV_KERNELS_NOT_BUILT\|The kernels do not load \(.*\): run "npm run/s;
+    assert.match(loadWith(file).stdout, pattern);
+  } finally {
+    rmSync(folder, { recursive: true });
+  }
+});
