@@ -13,7 +13,10 @@ export const configSchema = z.strictObject({
     timeoutMs: z.number().int().min(100).max(600_000).default(30_000),
   }),
   registryUrl: z.string().min(1).describe("Address of checkpoint-registry"),
-  hotkeySeedFile: z.string().min(1).describe("File with the seed of the hotkey that signs checkpoints, in hex"),
+  hotkeySeedFile: z
+    .string()
+    .min(1)
+    .describe("File with the seed of the hotkey that signs checkpoints, in hex"),
   dataDirectory: z.string().min(1).describe("Where jobs are kept"),
   environment: z.string().min(1).default("arithmetic@1").describe("What is learned"),
   threads: z.number().int().min(1).max(1024).default(2).describe("Threads of the engine"),

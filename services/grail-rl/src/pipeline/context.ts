@@ -28,6 +28,7 @@ export interface PipelineOptions {
   dataDirectory: string;
   environment: string;
   threads: number;
+  ledger: { netuid: number };
   supervised: SupervisedOptions;
   policy: PolicyOptions;
   rollouts: RolloutOptions;
@@ -38,7 +39,7 @@ export interface PipelineModules {
   store: Store;
   desk: Desk;
   registry: RegistryClient;
-  ledger: Pick<Ledger, "headBlock" | "randomness" | "waitForBlock">;
+  ledger: Pick<Ledger, "headBlock" | "metagraph" | "randomness">;
   hotkey: Hotkey;
   logger: Logger;
   clock: Clock;

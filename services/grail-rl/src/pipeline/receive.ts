@@ -16,7 +16,17 @@ import { jobFile, type PhaseContext, type RegistryClient, saveTokenizer } from "
 
 /** Whether a manifest is of the last checkpoint of a pre-training run. */
 export function isFinalPretraining(manifest: CheckpointManifest): boolean {
-  return manifest.stage === CheckpointStage.PRETRAIN && manifest.evaluation["final"] === 1;
+  return manifest.stage === CheckpointStage.PRETRAIN && manifest.evaluation.final === 1;
+}
+
+/** Whether a staked participant signed: uploads are open to all, hand-off is not. */
+async function isSignedByStake(
+  manifest: CheckpointManifest,
+  { modules, options }: PhaseContext,
+): Promise<boolean> {
+  const neurons = await modules.ledger.metagraph(options.ledger.netuid);
+  const signer = neurons.find((neuron) => neuron.hotkey === manifest.signature?.hotkey);
+  return signer !== undefined && signer.stakeRao > 0n;
 }
 
 /** Waits until the checkpoint to start from is known. */
@@ -30,6 +40,11 @@ export async function waitForCheckpoint(context: PhaseContext): Promise<void> {
     );
     for await (const { manifest } of stream) {
       if (manifest === undefined || !isFinalPretraining(manifest)) continue;
+      if (!(await isSignedByStake(manifest, context))) {
+        const signer = manifest.signature?.hotkey;
+        modules.logger.warn({ signer, root: toHex(manifest.root) }, "checkpoint without stake");
+        continue;
+      }
       sourceRoot = toHex(manifest.root);
       break;
     }
