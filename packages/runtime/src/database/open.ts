@@ -48,7 +48,8 @@ export function fromDatabaseError(error: unknown, path: string): unknown {
   if (code.startsWith("SQLITE_CORRUPT") || code === "SQLITE_NOTADB") {
     return corrupt(path, message ?? code, error);
   }
-  if (code === "SQLITE_FULL") {
+  // The second: the shared-memory index beside the file could not be given its 32 KiB.
+  if (code === "SQLITE_FULL" || code === "SQLITE_IOERR_SHMSIZE") {
     return new CovenantError("COV_DISK_FULL", `No space left to write ${path}`, {
       remedy: `Free space on the file system of ${dirname(path)}, then try again.`,
       metadata: { path },

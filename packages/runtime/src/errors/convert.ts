@@ -67,12 +67,23 @@ export function toConnectError(reason: unknown): ConnectError {
   return new ConnectError(message, STATUS_CODES[error.status], undefined, [detail], error);
 }
 
+/** Faults of the disk and of SQLite that users can do something about, wherever they surface. */
+const FOREIGN_CODES: Record<string, ErrorCode | undefined> = {
+  EDQUOT: "COV_DISK_FULL",
+  ENOSPC: "COV_DISK_FULL",
+  SQLITE_CORRUPT: "COV_DATABASE_CORRUPT",
+  SQLITE_FULL: "COV_DISK_FULL",
+  SQLITE_NOTADB: "COV_DATABASE_CORRUPT",
+};
+
 /** Pure packages know no runtime: their errors carry a code of the catalogue in `code`. */
 function fromCodedError(reason: unknown): CovenantError | undefined {
   if (!(reason instanceof Error)) return undefined;
   const { code, remedy, metadata } = reason as Partial<CovenantError>;
-  if (typeof code !== "string" || !ENTRIES[code]) return undefined;
-  return new CovenantError(code, reason.message, {
+  if (typeof code !== "string") return undefined;
+  const known = ENTRIES[code] ? (code as ErrorCode) : FOREIGN_CODES[code];
+  if (!known) return undefined;
+  return new CovenantError(known, reason.message, {
     cause: reason,
     ...(typeof remedy === "string" && { remedy }),
     ...(typeof metadata === "object" && metadata !== null && { metadata }),

@@ -93,6 +93,8 @@ test("foreign errors get the code of what they mean", () => {
     [new ConnectError("x", Code.Unimplemented), "COV_UNIMPLEMENTED"],
     [new DOMException("stop", "AbortError"), "COV_CANCELLED"],
     [Object.assign(new Error("full"), { code: "COV_DISK_FULL" }), "COV_DISK_FULL"],
+    [Object.assign(new Error("full"), { code: "SQLITE_FULL" }), "COV_DISK_FULL"],
+    [Object.assign(new Error("bug"), { code: "ERR_INVALID_ARG_TYPE" }), "COV_INTERNAL"],
     ["just text", "COV_INTERNAL"],
   ];
   for (const [reason, code] of cases) assert.equal(fromUnknown(reason).code, code);

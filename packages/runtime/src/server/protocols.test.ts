@@ -42,7 +42,9 @@ test("a stock gRPC client is served: unary, stream, status and typed detail", as
   const files = await mesh.certificate("operator");
   const [ca, key, cert] = [files.caFile, files.keyFile, files.certFile].map((f) => readFileSync(f));
   const credentials = grpcJs.credentials.createSsl(ca!, key!, cert!);
-  const client = new grpcJs.Client(`127.0.0.1:${port}`, credentials);
+  const client = new grpcJs.Client(`127.0.0.1:${port}`, credentials, {
+    "grpc.ssl_target_name_override": "localhost",
+  });
   t.after(() => client.close());
   const path = "/covenant.gauntlet.v1.Validator/GetRound";
   const encode = (round: number) =>
