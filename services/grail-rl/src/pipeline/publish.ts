@@ -1,9 +1,15 @@
 // From a model in memory to the registry.
 import { buildManifest, exportCheckpoint, uploadCheckpoint } from "@covenant/checkpoints";
 import { fromHex, toHex } from "@covenant/contracts";
-import type { CheckpointStage } from "@covenant/contracts/registry";
+import { CheckpointStage } from "@covenant/contracts/registry";
 import type { Model } from "@covenant/kernels";
 import { loadTokenizer, type PhaseContext } from "./context.ts";
+
+const stageNames = new Map<CheckpointStage, string>([
+  [CheckpointStage.SFT, "fine-tuned"],
+  [CheckpointStage.POLICY, "policy"],
+  [CheckpointStage.RELEASE, "release"],
+]);
 
 /** What a checkpoint says about itself. */
 export interface Publication {
@@ -25,7 +31,16 @@ export async function publish(
 ): Promise<string> {
   const { job, modules } = context;
   const { files: tokenizerFiles } = await loadTokenizer(context);
-  const files = exportCheckpoint(model.shape, model.parameters, tokenizerFiles, { dtype: "F32" });
+  const files = exportCheckpoint(model.shape, model.parameters, tokenizerFiles, {
+    dtype: "F32",
+    // The card is content: a release has a root of its own even where its weights are the last policy's.
+    card: {
+      runId: job.runId,
+      stage: `${stageNames.get(publication.stage)} ${publication.version}`,
+      licence: "Apache-2.0",
+      evaluation: publication.evaluation ?? {},
+    },
+  });
   const manifest = buildManifest(
     files,
     {
