@@ -6,6 +6,12 @@ import { Code, ConnectError } from "@connectrpc/connect";
 import { ErrorDetailSchema } from "@covenant/contracts/common";
 import type { ErrorCode, ErrorEntry } from "./catalogue.ts";
 import { CATALOGUE, STATUS_CODES } from "./catalogue.ts";
+import { GENERAL_CODES } from "./codes/general.ts";
+import { KERNELS_CODES } from "./codes/kernels.ts";
+import { LEDGER_CODES } from "./codes/ledger.ts";
+import { PLACEMENT_CODES } from "./codes/placement.ts";
+import { STORAGE_CODES } from "./codes/storage.ts";
+import { TRAINING_CODES } from "./codes/training.ts";
 import { fromUnknown, toConnectError } from "./convert.ts";
 import { CovenantError, hasCode } from "./covenant-error.ts";
 import { errorReference } from "./reference.ts";
@@ -13,8 +19,16 @@ import { errorReference } from "./reference.ts";
 const ENTRIES = Object.entries<ErrorEntry>(CATALOGUE);
 
 test("codes are in order and every entry says what to do", () => {
-  const codes = ENTRIES.map(([code]) => code);
-  assert.deepEqual(codes, codes.toSorted());
+  const groups = [
+    GENERAL_CODES,
+    KERNELS_CODES,
+    LEDGER_CODES,
+    PLACEMENT_CODES,
+    STORAGE_CODES,
+    TRAINING_CODES,
+  ].map((group) => Object.keys(group));
+  for (const codes of groups) assert.deepEqual(codes, codes.toSorted());
+  assert.equal(groups.flat().length, ENTRIES.length, "No code stands in two files");
   for (const [code, { meaning, remedy }] of ENTRIES) {
     assert.match(code, /^COV_[A-Z0-9]+(_[A-Z0-9]+)*$/);
     assert.match(meaning, /^\S.*[^.]$/, `${code}: a meaning is a clause without a full stop`);
