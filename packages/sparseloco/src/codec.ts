@@ -12,12 +12,6 @@ export function codecMode(codec: string): "2bit" | "1bit" {
   throw new RangeError(`unknown codec ${codec}`);
 }
 
-/** Upper bound of a payload: per 4096 values k entries of at most 4 bytes and 16 bytes of overhead, plus headers. */
-export function payloadBytesMax(tensorLengths: readonly number[], keepPerChunk: number): number {
-  const chunks = tensorLengths.reduce((sum, length) => sum + Math.ceil(length / 4096), 0);
-  return 1024 * 1024 + chunks * (16 + 4 * keepPerChunk) + tensorLengths.length * 64;
-}
-
 /** Part of the protocol: before aggregation every tensor of an update is clipped to the median norm of the round's updates. */
 export const CLIP_TO_MEDIAN_NORM = true;
 

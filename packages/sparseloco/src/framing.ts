@@ -9,6 +9,8 @@ export const HEADER_BYTES_MAX = 64 * 1024;
 /** Piece of the body that one hash in the header covers. */
 export const BODY_CHUNK_BYTES = 1024 * 1024;
 const PREFIX_BYTES = 4;
+/** What a payload may have beyond its body. */
+export const PAYLOAD_OVERHEAD_BYTES = HEADER_BYTES_MAX + PREFIX_BYTES;
 
 /** A payload taken apart: views into the given bytes, nothing copied. */
 export type Payload = { header: SparseUpdate; body: Uint8Array };

@@ -11,7 +11,6 @@ export {
   CODEC_1BIT,
   CODEC_2BIT,
   codecMode,
-  payloadBytesMax,
   ruleName,
 } from "./codec.ts";
 export { commitmentMatches, committedBucket, updateCommitment, updateKey } from "./commitment.ts";
@@ -21,6 +20,7 @@ export {
   bodyHashes,
   framePayload,
   HEADER_BYTES_MAX,
+  PAYLOAD_OVERHEAD_BYTES,
   parsePayload,
 } from "./framing.ts";
 export type { HeaderExpectation } from "./header.ts";

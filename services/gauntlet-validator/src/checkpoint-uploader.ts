@@ -20,7 +20,7 @@ const PARENT_FACT = "checkpoint-parent";
 /** Where checkpoints go. */
 export type CheckpointUploaderOptions = {
   registryUrl: string;
-  tls: { certFile: string; keyFile: string; caFile: string };
+  caFile: string;
   hotkey: Hotkey;
   setup: RunSetup;
 };
@@ -43,14 +43,9 @@ export class CheckpointUploader {
   constructor(options: CheckpointUploaderOptions, modules: CheckpointUploaderModules) {
     this.#options = options;
     this.#modules = modules;
-    const { registryUrl: url, tls } = options;
-    const { caFile } = tls;
-    this.#client = createClient(CheckpointRegistry, {
-      url,
-      caFile,
-      tls,
-      timeoutMs: REGISTRY_TIMEOUT_MS,
-    });
+    const { registryUrl: url, caFile, hotkey } = options;
+    const timeoutMs = REGISTRY_TIMEOUT_MS;
+    this.#client = createClient(CheckpointRegistry, { url, caFile, hotkey, timeoutMs });
   }
 
   /** Uploads the checkpoint of a signed round; repeating it after a stop uploads the same one. */
@@ -61,6 +56,8 @@ export class CheckpointUploader {
     const tokenizer = await tokenizerFiles(objects, setup);
     const data = setup.run.data!;
     const evaluation: Record<string, number> = { round: round.round };
+    // Post-training waits for this mark.
+    if (round.round + 1 === setup.run.rounds) evaluation.final = 1;
     if (heldOutLoss !== undefined) {
       evaluation.held_out_loss = heldOutLoss;
       evaluation.held_out_bits_per_byte = bitsPerByte(heldOutLoss, data.heldOutBytesPerToken);

@@ -69,7 +69,7 @@ async function start(context: ServiceContext<Config>) {
       config.registryUrl === undefined
         ? undefined
         : new CheckpointUploader(
-            { registryUrl: config.registryUrl, tls: config.tls, hotkey, setup },
+            { registryUrl: config.registryUrl, caFile: config.tls.caFile, hotkey, setup },
             modules,
           ),
     weights: new WeightSetter(

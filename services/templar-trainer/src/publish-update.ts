@@ -1,4 +1,6 @@
+import type { MessageInitShape } from "@bufbuild/protobuf";
 import { sha256 } from "@covenant/contracts";
+import type { AnnounceUpdateRequestSchema, Round } from "@covenant/contracts/gauntlet";
 import { PeerPhase } from "@covenant/contracts/templar";
 import { fromUnknown } from "@covenant/runtime";
 import { commitmentMatches, parsePayload, updateCommitment, updateKey } from "@covenant/sparseloco";
@@ -29,12 +31,37 @@ export async function publishUpdate(peer: Peer, pending: PendingUpdate): Promise
     payloadSha256,
     payloadBytes: BigInt(payload.length),
   };
+  return announceToAll(peer, round, announcement);
+}
+
+/**
+ * Tells every validator. A validator that restarts comes back at another address, so each attempt asks the ledger anew; what is still
+ * unanswered when the round is signed no longer matters.
+ */
+async function announceToAll(
+  peer: Peer,
+  round: number,
+  announcement: MessageInitShape<typeof AnnounceUpdateRequestSchema>,
+): Promise<boolean> {
+  const done = new AbortController();
+  const signal = AbortSignal.any([peer.signal, done.signal]);
+  const isSigned = (seen: Round) => seen.signedManifest !== undefined;
+  peer.feed.waitFor(round, isSigned, signal).then(
+    () => done.abort(new Error(`round ${round} is signed`)),
+    () => {},
+  );
   const taken = await Promise.all(
-    peer.validators.all.map(async (validator, index) => {
-      const where = `validator ${peer.validators.urls[index]}`;
-      const options = { ...budget(peer, where), isFinal: (code: string) => FINAL_CODES.has(code) };
+    peer.validators.names.map(async (name) => {
+      const where = `validator ${name}`;
+      const isFinal = (code: string) => FINAL_CODES.has(code);
+      let isFirst = true;
+      const attempt = async () => {
+        if (!isFirst) await peer.validators.refresh();
+        isFirst = false;
+        await peer.validators.named(name).announceUpdate(announcement, { signal });
+      };
       try {
-        await retry(() => validator.announceUpdate(announcement), options);
+        await retry(attempt, { ...budget(peer, where), signal, isFinal });
         return true;
       } catch (caught) {
         peer.signal.throwIfAborted();
@@ -44,6 +71,7 @@ export async function publishUpdate(peer: Peer, pending: PendingUpdate): Promise
       }
     }),
   );
+  done.abort(new Error("every validator has been told"));
   return taken.includes(true);
 }
 

@@ -1,5 +1,11 @@
 import type { RunConfig } from "@covenant/contracts/templar";
-import { type ModelShape, type TensorInfo, tensorTable, tensorTableRoot } from "@covenant/kernels";
+import {
+  type ModelShape,
+  sparseSize,
+  type TensorInfo,
+  tensorTable,
+  tensorTableRoot,
+} from "@covenant/kernels";
 import type { Ledger } from "@covenant/ledger";
 import { SampleSource } from "@covenant/models";
 import type { ObjectStore } from "@covenant/objects";
@@ -7,8 +13,9 @@ import { CovenantError } from "@covenant/runtime";
 import {
   type AssignmentRules,
   assignmentRules,
+  codecMode,
   openRunConfig,
-  payloadBytesMax,
+  PAYLOAD_OVERHEAD_BYTES,
   RUN_CONFIG_BYTES_MAX,
   RUN_CONFIG_KEY,
   runBucket,
@@ -56,15 +63,17 @@ export async function loadRun(source: RunSource, runId: string, owner: string): 
 export function setupOf(run: RunConfig): RunSetup {
   const shape = shapeOf(run);
   const tensors = tensorTable(shape);
-  const lengths = tensors.map((tensor) => tensor.length);
+  const outer = run.outer!;
+  const mode = codecMode(outer.codec);
+  const { bodyBytes } = sparseSize(tensors, { keepPerChunk: outer.keepPerChunk, mode });
   return {
     run,
     shape,
     tensors,
-    parameterCount: lengths.reduce((sum, length) => sum + length, 0),
+    parameterCount: tensors.reduce((sum, tensor) => sum + tensor.length, 0),
     tensorTableRoot: tensorTableRoot(tensors),
     assignment: assignmentRules(run),
-    payloadBytesMax: payloadBytesMax(lengths, run.outer?.keepPerChunk ?? 0),
+    payloadBytesMax: bodyBytes + PAYLOAD_OVERHEAD_BYTES,
   };
 }
 

@@ -59,17 +59,35 @@ export class Validators {
     return this.#client(url);
   }
 
-  /** All validators, the leader first. */
-  get all(): ValidatorClient[] {
-    return this.urls.map((url) => this.#client(url));
+  /** Every validator by a name that outlives its address, the leader first: hotkeys, and the configured URL. */
+  get names(): string[] {
+    return [...this.#addresses.keys()];
+  }
+
+  /** A client for the named validator at the address that the ledger gives now. Throws COV_NO_VALIDATOR when it has gone. */
+  named(name: string): ValidatorClient {
+    const url = this.#addresses.get(name);
+    if (url === undefined) {
+      throw new CovenantError("COV_NO_VALIDATOR", `validator ${name} is no longer on the ledger`);
+    }
+    return this.#client(url);
   }
 
   /** Addresses of all validators, the leader's first. */
   get urls(): string[] {
-    const ordered = [...this.#neurons].sort((a, b) => (a.stakeRao < b.stakeRao ? 1 : -1));
-    const urls = ordered.map(({ endpoint }) => `https://${endpoint!.host}:${endpoint!.port}`);
+    return [...new Set(this.#addresses.values())];
+  }
+
+  get #addresses(): Map<string, string> {
+    const addresses = new Map<string, string>();
     const { validatorUrl } = this.#options;
-    return [...new Set(validatorUrl === undefined ? urls : [validatorUrl, ...urls])];
+    if (validatorUrl !== undefined) addresses.set(validatorUrl, validatorUrl);
+    const ordered = [...this.#neurons].sort((a, b) => (a.stakeRao < b.stakeRao ? 1 : -1));
+    for (const { hotkey, endpoint } of ordered) {
+      const url = `https://${endpoint!.host}:${endpoint!.port}`;
+      if (url !== validatorUrl) addresses.set(hotkey, url);
+    }
+    return addresses;
   }
 
   #client(url: string): ValidatorClient {
