@@ -88,7 +88,7 @@ describe("wrong input to the covenant command", () => {
       "0",
     );
     assert.equal(status, 1);
-    assert.match(stderr, /owner\.seed does not hold a key/);
+    assert.match(stderr, /owner\.seed does not hold a key of 64/);
     assert.match(stderr, /COV_IDENTITY_CORRUPT/);
     rmSync(directory, { recursive: true });
   });
