@@ -14,6 +14,8 @@ const PING_INTERVAL_MS = 20_000;
 const PING_TIMEOUT_MS = 15_000;
 const IDLE_CONNECTION_MS = 300_000;
 const WINDOW_BYTES = 4 * 1024 * 1024;
+/** What a connection may hold unread and unsent; Node's default of 10 is two bulk messages. */
+const CONNECTION_MEMORY_MIB = 128;
 
 /** Where and how to connect. */
 export interface ConnectionOptions {
@@ -52,6 +54,7 @@ export function createConnection(options: ConnectionOptions): Connection {
     },
     {
       settings: { initialWindowSize: WINDOW_BYTES },
+      maxSessionMemory: CONNECTION_MEMORY_MIB,
       createConnection: () => {
         generation++;
         const socket = connectTls({

@@ -152,6 +152,10 @@ function fromNetworkFault(reason: unknown): CovenantError | undefined {
     if (UNREACHABLE.has(name)) {
       return new CovenantError("COV_UNAVAILABLE", message, { cause: reason });
     }
+    // The other side's connection holds as much as it may; it takes new calls when that has moved.
+    if (name === "ERR_HTTP2_STREAM_ERROR" && message.includes("ENHANCE_YOUR_CALM")) {
+      return new CovenantError("COV_RESOURCE_EXHAUSTED", message, { cause: reason });
+    }
   }
   return undefined;
 }

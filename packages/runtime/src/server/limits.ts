@@ -22,6 +22,11 @@ export interface ServerLimits {
   pingTimeoutMs: number;
   /** Receive window of a stream and, times eight, of a connection. */
   windowBytes: number;
+  /**
+   * Memory of one connection, MiB: what it holds unread and unsent. Beyond it new calls are refused, so it is well
+   * above the windows and a few bulk messages.
+   */
+  connectionMemoryMiB: number;
 }
 
 /** Limits unless told otherwise. */
@@ -36,4 +41,5 @@ export const DEFAULT_LIMITS: ServerLimits = {
   pingIntervalMs: 30_000,
   pingTimeoutMs: 15_000,
   windowBytes: 1024 * 1024,
+  connectionMemoryMiB: 128,
 };

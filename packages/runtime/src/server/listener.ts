@@ -39,6 +39,7 @@ export async function openListener(
       requestCert: true,
       rejectUnauthorized: false,
       minVersion: "TLSv1.2",
+      maxSessionMemory: limits.connectionMemoryMiB,
       settings: {
         maxConcurrentStreams: limits.streamsPerConnection,
         initialWindowSize: limits.windowBytes,
