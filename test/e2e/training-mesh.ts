@@ -257,7 +257,7 @@ export class TrainingMesh {
         licence: "CC0-1.0",
       }),
       genesisStateRoot: await genesisRoot(),
-      inner: { steps: 4, batchSize: 8, warmupSteps: 4 },
+      inner: { steps: 10, batchSize: 8, warmupSteps: 4 },
       blocksPerWindow: 1200,
       publishBlocks: 20,
       ...this.#options,

@@ -2,7 +2,13 @@
 export type { CopyFinding, CopyRules, UpdateFingerprint } from "./copies.ts";
 export { COPY_RULES, findCopies } from "./copies.ts";
 export type { Judgement, JudgeRules, LossEvidence } from "./judge.ts";
-export { isUndecided, JUDGE_RULES, judgeUpdate, overallImprovement } from "./judge.ts";
+export {
+  isUndecided,
+  JUDGE_RULES,
+  judgeUpdate,
+  overallImprovement,
+  typicalImprovement,
+} from "./judge.ts";
 export type { Placement, Rating } from "./rating.ts";
 export { INITIAL_RATING, ordinalOf, rateMatch } from "./rating.ts";
 export { indicatorOf, reasonName, reasonOfProblem } from "./reasons.ts";

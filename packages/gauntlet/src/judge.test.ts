@@ -3,7 +3,7 @@ import { test } from "node:test";
 import { create } from "@bufbuild/protobuf";
 import { ExplainScoreResponseSchema, VerdictReason } from "@covenant/contracts/gauntlet";
 import type { CopyFinding } from "./copies.ts";
-import { isUndecided, JUDGE_RULES, judgeUpdate } from "./judge.ts";
+import { isUndecided, judgeUpdate, typicalImprovement } from "./judge.ts";
 import { replayVerdict } from "./replay.ts";
 
 const ORIGINAL: CopyFinding = { overlap: 0.1, overlapWith: "x", similarity: 0.1, copy: false };
@@ -55,11 +55,33 @@ test("a copy is a copy however much it helps", () => {
 
 test("a replay bundle gives the same verdict, and a changed number is named", () => {
   const losses = evidence(0.05, 0.04);
-  const judgement = judgeUpdate(ORIGINAL, losses, JUDGE_RULES);
-  const bundle = create(ExplainScoreResponseSchema, { verdict: judgement, ...losses });
+  const judgement = judgeUpdate(ORIGINAL, losses, 0.06);
+  const bundle = create(ExplainScoreResponseSchema, {
+    verdict: judgement,
+    ...losses,
+    typicalImprovement: 0.06,
+  });
   assert.deepEqual(replayVerdict(bundle).differences, []);
   bundle.assignedAfter[3] = 1;
   const replay = replayVerdict(bundle);
   assert.equal(replay.agrees, false);
   assert.match(replay.differences.join("; "), /assigned improvement/);
+});
+
+test("an update that helps far less than is typical in its round does not contribute", () => {
+  const all = [
+    evidence(0.05, 0.05),
+    evidence(0.06, 0.06),
+    evidence(0.055, 0.05),
+    evidence(0.01, 0.01),
+  ];
+  const typical = typicalImprovement(all);
+  assert.ok(typical > 0.05 && typical < 0.053, `typical ${typical}`);
+  const judgement = judgeUpdate(ORIGINAL, all[3], typical);
+  assert.equal(judgement.reason, VerdictReason.NO_IMPROVEMENT);
+  assert.match(judgement.explanation, /40 % of the round's median \+0\.05/);
+  for (const losses of all.slice(0, 3)) {
+    assert.equal(judgeUpdate(ORIGINAL, losses, typical).reason, VerdictReason.ACCEPTED);
+  }
+  assert.equal(typicalImprovement(all.slice(2)), 0, "two updates have no typical one");
 });

@@ -8,10 +8,22 @@ export type JudgeRules = {
   improvementConfidence: number;
   /** Two-sided confidence with which "worse on its own samples" must hold; high, since it punishes. */
   proofConfidence: number;
+  /** Share of the round's typical improvement that an update must reach. */
+  typicalShareMin: number;
 };
 
-/** Defaults: an honest update is wrongly called untrained once in 2000. */
-export const JUDGE_RULES: JudgeRules = { improvementConfidence: 0.9, proofConfidence: 0.999 };
+/**
+ * Defaults: an honest update is wrongly called untrained once in 2000. Honest updates of one round differ by a fifth; random numbers help
+ * by chance now and then, but much less than training does.
+ */
+export const JUDGE_RULES: JudgeRules = {
+  improvementConfidence: 0.9,
+  proofConfidence: 0.999,
+  typicalShareMin: 0.4,
+};
+
+/** Fewer measured updates than this have no typical improvement. */
+const TYPICAL_OF_MIN = 3;
 
 /** Losses per sample before and after a share of the update was applied, nats per token. */
 export type LossEvidence = {
@@ -47,12 +59,28 @@ export function isUndecided(evidence: LossEvidence, rules: JudgeRules = JUDGE_RU
 }
 
 /**
+ * Median improvement of the updates measured in a round, or 0 when there are too few to say. While most of them are honest, the median lies
+ * among the honest.
+ */
+export function typicalImprovement(
+  evidence: readonly LossEvidence[],
+  rules: JudgeRules = JUDGE_RULES,
+): number {
+  if (evidence.length < TYPICAL_OF_MIN) return 0;
+  const means = evidence.map((losses) => overallImprovement(losses, rules).mean);
+  means.sort((a, b) => a - b);
+  const middle = means.length / 2;
+  return (means[Math.ceil(middle) - 1]! + means[Math.floor(middle)]!) / 2;
+}
+
+/**
  * The verdict rule for an update that passed the checks: a copy never contributes; an update contributes when it lowers the loss
- * with confidence and is not significantly worse on the samples its peer had to train on than on others.
+ * with confidence, by a fair share of what is typical in its round, and is not significantly worse on the samples its peer had to train on than on others.
  */
 export function judgeUpdate(
   copy: CopyFinding,
   evidence: LossEvidence | undefined,
+  typical = 0,
   rules: JudgeRules = JUDGE_RULES,
 ): Judgement {
   if (copy.copy) return copyJudgement(copy);
@@ -71,6 +99,11 @@ export function judgeUpdate(
   const measured = `${signed(overall.mean)} ± ${overall.halfWidth.toFixed(4)} nats per token`;
   if (!(overall.mean - overall.halfWidth > 0)) {
     const explanation = `loss did not fall with confidence: ${measured} on ${overall.count} samples`;
+    return { reason: VerdictReason.NO_IMPROVEMENT, explanation, ...numbers };
+  }
+  if (overall.mean < rules.typicalShareMin * typical) {
+    const share = `${(rules.typicalShareMin * 100).toFixed(0)} % of the round's median`;
+    const explanation = `helps by ${measured}, less than ${share} ${signed(typical)}`;
     return { reason: VerdictReason.NO_IMPROVEMENT, explanation, ...numbers };
   }
   const own = `own samples ${signed(assigned.mean)}, others ${signed(other.mean)}`;

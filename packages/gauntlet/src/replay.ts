@@ -36,7 +36,7 @@ export function replayVerdict(
     return { agrees: true, differences: [], judgement: undefined };
   }
   const none = { overlap: 0, overlapWith: "", similarity: 0, copy: false };
-  const judgement = judgeUpdate(none, bundle, rules);
+  const judgement = judgeUpdate(none, bundle, bundle.typicalImprovement, rules);
   const differences: string[] = [];
   const compare = (name: string, got: number, claimed: number) => {
     if (got !== claimed) differences.push(`${name} is ${got}, the verdict says ${claimed}`);

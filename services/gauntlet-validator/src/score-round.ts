@@ -13,6 +13,7 @@ import {
   judgeUpdate,
   type LossEvidence,
   type RoundResult,
+  typicalImprovement,
 } from "@covenant/gauntlet";
 import { assignedSamples, drawSamples, unassignedSamples } from "@covenant/sparseloco";
 import type { Evaluator } from "./evaluator.ts";
@@ -79,18 +80,24 @@ export async function scoreRound(
   );
   const losses = new LossLedger(input, options, modules);
   const scores: RoundScores = { bundles: [], results: [], accepted: [] };
+  const measured = new Map<SoundUpdate, Measured>();
   for (const update of sound) {
-    signal.throwIfAborted();
-    const { hotkey } = update.announcement.announced;
-    const copy = copies.get(hotkey) ?? NOT_COPIED;
-    const measured = copy.copy ? undefined : await losses.measure(update, sound);
-    const judgement = judgeUpdate(copy, measured?.evidence);
-    record(scores, input, options, update.announcement, judgement, copy, measured);
+    const copy = copies.get(update.announcement.announced.hotkey);
+    if (copy?.copy !== true) measured.set(update, await losses.measure(update, sound));
+  }
+  const typical = typicalImprovement([...measured.values()].map(({ evidence }) => evidence));
+  for (const update of sound) {
+    const { announcement } = update;
+    const copy = copies.get(announcement.announced.hotkey) ?? NOT_COPIED;
+    const losses = measured.get(update);
+    const judgement = judgeUpdate(copy, losses?.evidence, typical);
+    record(scores, input, { announcement, judgement, copy, losses, typical, options });
     if (judgement.reason === VerdictReason.ACCEPTED) scores.accepted.push(update);
   }
   for (const { announcement, reason, explanation } of refusals) {
     const judgement = unmeasured(reason, explanation);
-    record(scores, input, options, announcement, judgement, NOT_COPIED, undefined);
+    const nothing = { copy: NOT_COPIED, losses: undefined, typical: 0, options };
+    record(scores, input, { announcement, judgement, ...nothing });
   }
   for (const hotkey of input.missing) {
     const explanation = "expected, but no update was announced in time";
@@ -105,18 +112,20 @@ function unmeasured(reason: VerdictReason, explanation: string): Judgement {
   return { reason, explanation, assignedImprovement: 0, unassignedImprovement: 0, confidence: 0 };
 }
 
-function record(
-  scores: RoundScores,
-  input: ScoringInput,
-  options: ScoringOptions,
-  { announced, request }: Announcement,
-  judgement: Judgement,
-  copy: CopyFinding,
-  measured: Measured | undefined,
-): void {
-  const { hotkey } = announced;
+type Finding = {
+  announcement: Announcement;
+  judgement: Judgement;
+  copy: CopyFinding;
+  losses: Measured | undefined;
+  typical: number;
+  options: ScoringOptions;
+};
+
+function record(scores: RoundScores, input: ScoringInput, finding: Finding): void {
+  const { announcement, judgement, copy, losses, typical, options } = finding;
+  const { hotkey } = announcement.announced;
+  const { payloadBytes, payloadSha256 } = announcement.request;
   const { overlap, overlapWith } = copy;
-  const { payloadBytes, payloadSha256 } = request;
   const verdict = create(VerdictSchema, {
     hotkey,
     ...judgement,
@@ -124,20 +133,20 @@ function record(
     overlapWith,
     payloadBytes,
   });
-  scores.bundles.push(
-    create(ExplainScoreResponseSchema, {
-      verdict,
-      baseRoot: input.baseRoot,
-      payloadSha256,
-      assignedSamples: measured?.assigned ?? [],
-      unassignedSamples: measured?.unassigned ?? [],
-      assignedBefore: [...(measured?.evidence.assignedBefore ?? [])],
-      assignedAfter: [...(measured?.evidence.assignedAfter ?? [])],
-      unassignedBefore: [...(measured?.evidence.unassignedBefore ?? [])],
-      unassignedAfter: [...(measured?.evidence.unassignedAfter ?? [])],
-      evaluationScale: measured === undefined ? 0 : options.evaluationScale,
-    }),
-  );
+  const { baseRoot } = input;
+  const bundle = create(ExplainScoreResponseSchema, { verdict, baseRoot, payloadSha256 });
+  if (losses !== undefined) {
+    const { evidence } = losses;
+    bundle.assignedSamples = losses.assigned;
+    bundle.unassignedSamples = losses.unassigned;
+    bundle.assignedBefore = [...evidence.assignedBefore];
+    bundle.assignedAfter = [...evidence.assignedAfter];
+    bundle.unassignedBefore = [...evidence.unassignedBefore];
+    bundle.unassignedAfter = [...evidence.unassignedAfter];
+    bundle.evaluationScale = options.evaluationScale;
+    bundle.typicalImprovement = typical;
+  }
+  scores.bundles.push(bundle);
   scores.results.push({
     hotkey,
     reason: judgement.reason,
