@@ -1,4 +1,6 @@
 import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
+import { createSecureServer } from "node:http2";
 import type { AddressInfo } from "node:net";
 import { createServer as createTcpServer } from "node:net";
 import { test } from "node:test";
@@ -92,6 +94,29 @@ test("nobody there, and somebody there who does not speak TLS", async (t) => {
   const free = await freePort();
   const absent = await mesh.client(Validator, `https://127.0.0.1:${free}`, { name: "operator" });
   await assert.rejects(absent.announceUpdate({}), { code: "COV_UNAVAILABLE", retryable: true });
+});
+
+test("a server that insists on a certificate is answered with a plain sentence", async (t) => {
+  const mesh = await TestMesh.create(t);
+  const files = await mesh.certificate("gauntlet-validator");
+  const [ca, key, cert] = [files.caFile, files.keyFile, files.certFile].map((f) => readFileSync(f));
+  const strict = createSecureServer({
+    ca: ca!,
+    key: key!,
+    cert: cert!,
+    requestCert: true,
+    rejectUnauthorized: true,
+  });
+  strict.on("sessionError", () => undefined);
+  strict.listen(0, "127.0.0.1");
+  t.after(() => strict.close());
+  await new Promise((resolve) => strict.once("listening", resolve));
+  const { port } = strict.address() as AddressInfo;
+  const client = await mesh.client(Validator, `https://127.0.0.1:${port}`);
+  await assert.rejects(client.announceUpdate({}), {
+    code: "COV_UNAUTHENTICATED",
+    message: /asks for a client certificate/,
+  });
 });
 
 test("a call can be cancelled, and the server's handler learns of it", async (t) => {

@@ -72,11 +72,20 @@ async function serve(
   await universalResponseToNodeResponse(isUnary ? await withTypedError(answer) : answer, response);
 }
 
+// Reading a certificate costs as much as a small call, and a connection never changes its own.
+const identities = new WeakMap<TLSSocket, ConnectionIdentity>();
+
 function connectionOf(request: NodeRequest): ConnectionIdentity {
   const socket = "stream" in request ? request.stream.session?.socket : request.socket;
   if (!socket) return {};
+  const known = identities.get(socket as TLSSocket) ?? readIdentity(socket as TLSSocket);
+  identities.set(socket as TLSSocket, known);
+  return known;
+}
+
+function readIdentity(socket: TLSSocket): ConnectionIdentity {
   try {
-    const service = serviceNameOf(socket as TLSSocket);
+    const service = serviceNameOf(socket);
     return service === undefined ? {} : { service };
   } catch (error) {
     return { error: fromUnknown(error) };
