@@ -223,6 +223,7 @@ export class Mesh {
       clock: this.#modules.clock,
       signal: this.#watching.signal,
       jobs: new Map<string, Job>(),
+      toldRounds: new Set(),
       postTrainingJobId: () => this.#postTrainingJobId,
     };
     void watchEverything(this.#watch);

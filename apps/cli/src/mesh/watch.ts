@@ -1,7 +1,7 @@
 // Follows the services' streams and keeps the show's state in step. A stream that breaks is opened again: services
 // restart, and the show goes on.
 import { type Job, JobState, TaskState } from "@covenant/contracts/basilica";
-import { RoundState } from "@covenant/contracts/gauntlet";
+import { type Round, RoundState, VerdictReason } from "@covenant/contracts/gauntlet";
 import { PostTrainingPhase } from "@covenant/contracts/grail";
 import type { Clock } from "@covenant/runtime";
 import {
@@ -24,6 +24,8 @@ export interface WatchContext {
   clock: Clock;
   signal: AbortSignal;
   jobs: Map<string, Job>;
+  /** Rounds that the show has told of. */
+  toldRounds: Set<number>;
   postTrainingJobId: () => string | undefined;
 }
 
@@ -93,26 +95,29 @@ async function watchRounds(context: WatchContext): Promise<void> {
     { signal: context.signal },
   )) {
     if (!round) continue;
-    const before = state.rounds.get(round.round);
     onRound(state, round);
-    if (round.signedManifest && !before?.signedManifest) {
-      const refused = round.verdicts
-        .filter((verdict) => verdict.reason !== 1)
-        .map((verdict) => {
-          const name = state.peers.find(({ hotkey }) => hotkey === verdict.hotkey)?.name;
-          return `${name ?? verdict.hotkey}: ${verdictWords(verdict.reason)}`;
-        });
-      const loss =
-        round.heldOutBitsPerByte > 0
-          ? `, ${round.heldOutBitsPerByte.toFixed(3)} bits per byte`
-          : "";
-      const count = round.signedManifest.manifest?.contributors.length ?? 0;
-      addEvent(
-        state,
-        `Round ${round.round}: ${count} updates merged${loss}${refused.length > 0 ? ` (refused ${refused.join(", ")})` : ""}`,
-      );
+    for (const closed of closedRounds(state)) {
+      // The loss is measured after the round is signed; a later round means that it will not come.
+      const complete = closed.heldOutBitsPerByte > 0 || closed.round < round.round;
+      if (!complete || context.toldRounds.has(closed.round)) continue;
+      context.toldRounds.add(closed.round);
+      tellRound(state, closed);
     }
   }
+}
+
+function tellRound(state: ShowState, round: Round): void {
+  const refused = round.verdicts
+    .filter((verdict) => verdict.reason !== VerdictReason.ACCEPTED)
+    .map((verdict) => {
+      const name = state.peers.find(({ hotkey }) => hotkey === verdict.hotkey)?.name;
+      return `${name ?? verdict.hotkey}: ${verdictWords(verdict.reason)}`;
+    });
+  const loss =
+    round.heldOutBitsPerByte > 0 ? `, ${round.heldOutBitsPerByte.toFixed(3)} bits per byte` : "";
+  const count = round.signedManifest?.manifest?.contributors.length ?? 0;
+  const words = refused.length > 0 ? ` (refused ${refused.join(", ")})` : "";
+  addEvent(state, `Round ${round.round}: ${count} updates merged${loss}${words}`);
 }
 
 async function pollScores(context: WatchContext): Promise<void> {
