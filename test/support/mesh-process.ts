@@ -10,7 +10,7 @@ import { fileURLToPath } from "node:url";
 export const repository = path.resolve(path.dirname(fileURLToPath(import.meta.url)), "../..");
 export const cliEntry = path.join(repository, "apps/cli/src/main.ts");
 
-const stopTimeoutMs = 60_000;
+const stopTimeoutMs = 120_000;
 const pollMs = 200;
 
 export const sleep = (ms: number) => new Promise<void>((resolve) => setTimeout(resolve, ms));
@@ -80,6 +80,10 @@ export class MeshProcess {
     return this.#output;
   }
 
+  get hasEnded(): boolean {
+    return this.#child.exitCode !== null || this.#child.signalCode !== null;
+  }
+
   get meshDirectory(): string {
     return path.join(this.directory, "mesh");
   }
@@ -94,7 +98,7 @@ export class MeshProcess {
       try {
         return JSON.parse(readFileSync(this.reportFile, "utf8")) as Record<string, never>;
       } catch {
-        if (this.#child.exitCode !== null) {
+        if (this.hasEnded) {
           throw new Error(`covenant up ended without a report:\n${this.#output.slice(-4000)}`);
         }
         return undefined;
@@ -112,7 +116,7 @@ export class MeshProcess {
 
   /** Ctrl-C, wait for the end, remove everything unless `keep`. @returns the exit code. */
   async stop({ keep = false } = {}): Promise<number> {
-    if (this.#child.exitCode === null) this.interrupt();
+    if (!this.hasEnded) this.interrupt();
     const code = await Promise.race([
       this.exited,
       sleep(stopTimeoutMs).then(() => {
