@@ -1,8 +1,9 @@
 // From a model in memory to the registry.
 import { buildManifest, exportCheckpoint, uploadCheckpoint } from "@covenant/checkpoints";
 import { fromHex, toHex } from "@covenant/contracts";
-import { CheckpointStage } from "@covenant/contracts/registry";
+import { type CheckpointManifest, CheckpointStage } from "@covenant/contracts/registry";
 import type { Model } from "@covenant/kernels";
+import { hasCode } from "@covenant/runtime";
 import { loadTokenizer, type PhaseContext } from "./context.ts";
 
 const stageNames = new Map<CheckpointStage, string>([
@@ -20,9 +21,34 @@ export interface Publication {
   evaluation?: Record<string, number>;
 }
 
+const licence = "Apache-2.0";
+
+/** Whether the registry has this publication already: an earlier attempt got through unheard. */
+async function isPublished(
+  { modules, signal }: PhaseContext,
+  manifest: CheckpointManifest,
+): Promise<boolean> {
+  try {
+    const { manifest: known } = await modules.registry.getManifest(
+      { root: manifest.root },
+      { signal },
+    );
+    return (
+      known?.signature?.hotkey === modules.hotkey.address &&
+      known.stage === manifest.stage &&
+      known.version === manifest.version
+    );
+  } catch (error) {
+    if (hasCode(error, "COV_CHECKPOINT_NOT_FOUND")) return false;
+    throw error;
+  }
+}
+
 /**
- * Uploads the model as a full checkpoint in fp32 and returns its root in hexadecimal. Its root
- * follows from its content, so an upload that was cut off is taken up again.
+ * Uploads the model as a full checkpoint in fp32 and returns its root in hexadecimal. The root follows
+ * from the content, so an upload that was cut off is taken up again, and one that succeeded unheard
+ * is recognised. The model card says which stage it is: a release never has the root of the version
+ * that it releases.
  */
 export async function publish(
   context: PhaseContext,
@@ -30,32 +56,21 @@ export async function publish(
   publication: Publication,
 ): Promise<string> {
   const { job, modules } = context;
+  const { runId } = job;
+  const { stage, version, evaluation = {} } = publication;
   const { files: tokenizerFiles } = await loadTokenizer(context);
+  const name = `${stageNames.get(stage)} ${version}`;
   const files = exportCheckpoint(model.shape, model.parameters, tokenizerFiles, {
     dtype: "F32",
-    // The card is content: a release has a root of its own even where its weights are the last policy's.
-    card: {
-      runId: job.runId,
-      stage: `${stageNames.get(publication.stage)} ${publication.version}`,
-      licence: "Apache-2.0",
-      evaluation: publication.evaluation ?? {},
-    },
+    card: { runId, stage: name, licence, evaluation },
   });
-  const manifest = buildManifest(
-    files,
-    {
-      runId: job.runId,
-      stage: publication.stage,
-      version: publication.version,
-      parentRoot: fromHex(publication.parentRoot),
-      licence: "Apache-2.0",
-      evaluation: publication.evaluation ?? {},
-      createdAtMs: modules.clock.nowMs(),
-    },
-    modules.hotkey,
-  );
-  await uploadCheckpoint(modules.registry, files, manifest);
+  const parentRoot = fromHex(publication.parentRoot);
+  const createdAtMs = modules.clock.nowMs();
+  const facts = { runId, stage, version, parentRoot, licence, evaluation, createdAtMs };
+  const manifest = buildManifest(files, facts, modules.hotkey);
   const root = toHex(manifest.root);
+  if (await isPublished(context, manifest)) return root;
+  await uploadCheckpoint(modules.registry, files, manifest, { signal: context.signal });
   modules.logger.info({ root, ...publication }, "checkpoint published");
   return root;
 }
