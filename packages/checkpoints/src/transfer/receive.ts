@@ -157,16 +157,22 @@ async function* openStream(
 ): AsyncGenerator<StreamCheckpointResponse> {
   const stall = new AbortController();
   const signal = options.signal ? AbortSignal.any([options.signal, stall.signal]) : stall.signal;
+  signal.throwIfAborted();
   const request = { root, haveBitmap: store?.bitmap() ?? new Uint8Array() };
   const timeoutMs = options.streamTimeoutMs ?? STREAM_TIMEOUT_MS_DEFAULT;
   const messages = client.streamCheckpoint(request, { timeoutMs, signal })[Symbol.asyncIterator]();
+  // A client that ignores its signal must not hold the caller.
+  const aborted = Promise.withResolvers<never>();
+  aborted.promise.catch(() => undefined);
+  signal.addEventListener("abort", () => aborted.reject(signal.reason), { once: true });
   try {
     for (;;) {
       const timer = setTimeout(
         () => stall.abort(stalled()),
         options.chunkTimeoutMs ?? CHUNK_TIMEOUT_MS_DEFAULT,
       );
-      const next = await messages.next().finally(() => clearTimeout(timer));
+      const step = Promise.race([messages.next(), aborted.promise]);
+      const next = await step.finally(() => clearTimeout(timer));
       if (next.done) return;
       yield next.value;
     }
