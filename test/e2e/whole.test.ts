@@ -27,8 +27,10 @@ describe("the whole mesh", { timeout: 900_000 }, () => {
 
   before(async () => {
     mesh = new MeshProcess(["--preset", "tiny", "--fresh"]);
-    ports = await eventually("the ports", 60_000, () => {
+    ports = await eventually("ports and certificates", 120_000, () => {
       try {
+        // The last certificate to be made: with it, all are there.
+        readFileSync(path.join(mesh.meshDirectory, "pki", "participant.crt"));
         return JSON.parse(
           readFileSync(path.join(mesh.meshDirectory, "ports.json"), "utf8"),
         ) as Ports;

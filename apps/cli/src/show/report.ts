@@ -57,7 +57,7 @@ export function buildReport(state: ShowState, inputs: ReportInputs): Report {
     postTraining: postTrainingPart(state, inputs),
     serve: inputs.serve,
   };
-  report.problems = problemsOf(report, state.roundsPlanned);
+  report.problems = problemsOf(report, state);
   report.ok = report.problems.length === 0;
   return report;
 }
@@ -144,7 +144,11 @@ function postTrainingPart(state: ShowState, inputs: ReportInputs): Report["postT
 
 const dishonest: readonly PeerRole[] = ["copier", "noise"];
 
-function problemsOf(report: Report, roundsPlanned: number): string[] {
+/** Fewer policy versions move the mean reward by less than its sampling noise: then it must only not collapse. */
+const versionsThatShow = 8;
+const rewardNoise = 0.1;
+
+function problemsOf(report: Report, { roundsPlanned, ...state }: ShowState): string[] {
   const problems: string[] = [];
   const { pretrain, handoff, postTraining, serve } = report;
   if (pretrain.rounds < roundsPlanned) {
@@ -164,8 +168,10 @@ function problemsOf(report: Report, roundsPlanned: number): string[] {
   if (!handoff) problems.push("No checkpoint reached Grail.");
   if (!postTraining) problems.push("Post-training did not run.");
   else {
-    if (postTraining.rewardAfter <= postTraining.rewardBefore)
-      problems.push("The reward did not rise.");
+    const isLong = (state.postTraining?.policyVersion ?? 0) >= versionsThatShow;
+    const rise = postTraining.rewardAfter - postTraining.rewardBefore;
+    if (isLong && rise <= 0) problems.push("The reward did not rise.");
+    if (rise < -rewardNoise) problems.push("The reward collapsed.");
     if (postTraining.honestGroupsRejected > 0)
       problems.push("An honest rollout group was rejected.");
     if (postTraining.substitutedGroupsAccepted > 0) {
