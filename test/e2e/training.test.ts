@@ -21,7 +21,7 @@ async function withMesh(
     await mesh.prepare();
     await work(mesh);
   } catch (error) {
-    for (const name of ["validator", "alice", "mallory"]) {
+    for (const name of ["validator", "alice", "carol", "mallory"]) {
       process.stderr.write(`--- ${name}\n${mesh.log(name).slice(-6000)}\n`);
     }
     throw error;
@@ -35,6 +35,13 @@ function signedRound(mesh: TrainingMesh, number: number): Promise<Round> {
   return until(`round ${number} to be signed`, ROUND_DEADLINE_MS, async () => {
     const round = await mesh.round(number);
     return round?.signedManifest === undefined ? undefined : round;
+  });
+}
+
+function checkpointed(mesh: TrainingMesh, number: number): Promise<Round> {
+  return until(`the checkpoint of round ${number}`, ROUND_DEADLINE_MS, async () => {
+    const round = await mesh.round(number);
+    return round?.state === RoundState.CHECKPOINTED ? round : undefined;
   });
 }
 
@@ -76,10 +83,7 @@ test("honest peers, a copier and a noise sender: equal roots, and only work is p
       assert.equal(noise?.reason, VerdictReason.NO_IMPROVEMENT, noise?.explanation);
     }
     const first = (await mesh.round(0))!;
-    const last = await until("the last checkpoint", ROUND_DEADLINE_MS, async () => {
-      const round = await mesh.round(rounds - 1);
-      return round?.state === RoundState.CHECKPOINTED ? round : undefined;
-    });
+    const last = await checkpointed(mesh, rounds - 1);
     assert.ok(last.heldOutBitsPerByte < first.initialBitsPerByte, "the model learns");
     const { scores } = await mesh.validator().getScorecard({});
     const shareOf = (peer: string) =>
@@ -91,25 +95,29 @@ test("honest peers, a copier and a noise sender: equal roots, and only work is p
 });
 
 test("a trainer and the validator are killed in mid-round; a peer joins late", async () => {
-  const rounds = 6;
+  const rounds = 8;
   await withMesh({ rounds, minimumPeers: 2, checkpointEveryRounds: 2 }, async (mesh) => {
     await mesh.startValidator();
     await Promise.all([mesh.startPeer("alice", "honest"), mesh.startPeer("bob", "honest")]);
     await signedRound(mesh, 0);
     await mesh.kill("alice");
     await mesh.startPeer("alice", "honest");
-    await signedRound(mesh, 1);
+    const before = await signedRound(mesh, 1);
+    await checkpointed(mesh, 1);
     await mesh.kill("validator");
-    await mesh.startValidator();
-    const before = await signedRound(mesh, 2);
+    // Carol's endpoint is on the ledger while nobody judges: the next round that opens waits for her.
     await mesh.startPeer("carol", "honest", { checkpointBehindRounds: 1 });
+    await mesh.startValidator();
     const everybody = ["alice", "bob", "carol"];
     for (const peer of everybody) assert.equal(await mesh.exited(peer), 0, `${peer} ends well`);
     for (let number = 0; number < rounds; number += 1) {
       await assertEqualRoots(mesh, number, ["alice", "bob"]);
     }
-    await assertEqualRoots(mesh, rounds - 1, everybody);
-    const after = (await mesh.round(2))!;
+    const last = await assertEqualRoots(mesh, rounds - 1, everybody);
+    const contributors = last.signedManifest!.manifest!.contributors.map(({ hotkey }) => hotkey);
+    for (const peer of everybody) assert.ok(contributors.includes(mesh.address(peer)), peer);
+    const after = (await mesh.round(1))!;
     assert.deepEqual(after.signedManifest, before.signedManifest, "a signed round never changes");
+    assert.match(mesh.log("carol"), /joined from a checkpoint/);
   });
 });

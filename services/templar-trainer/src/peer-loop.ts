@@ -116,6 +116,7 @@ async function newest(peer: Peer, state: TrainerState): Promise<TrainerState> {
   const joined = await stateFromCheckpoint(peer, state.round);
   if (joined === undefined) return state;
   await peer.files.saveState(joined);
+  await report(peer, joined.round - 1, joined.stateRoot);
   return joined;
 }
 
@@ -135,8 +136,10 @@ async function resync(peer: Peer): Promise<TrainerState> {
   peer.status.update({ phase: PeerPhase.CATCHING_UP, reason: "rebuilding the state" });
   await peer.files.setAside();
   const genesis = await genesisState(peer.setup);
-  const state = (await stateFromCheckpoint(peer, 0)) ?? genesis;
+  const joined = await stateFromCheckpoint(peer, 0);
+  const state = joined ?? genesis;
   await peer.files.saveState(state);
+  if (joined !== undefined) await report(peer, joined.round - 1, joined.stateRoot);
   return state;
 }
 
