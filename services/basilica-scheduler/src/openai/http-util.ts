@@ -2,21 +2,26 @@ import { once } from "node:events";
 import type { IncomingMessage, ServerResponse } from "node:http";
 import { invalidRequest, OpenAiError } from "./errors.ts";
 
+/**
+ * What is read of a body beyond its limit, and thrown away: most clients look for the answer only
+ * when they have sent everything.
+ */
+const discardedBytesMax = 64 * 1024 * 1024;
+
 /** Reads and parses a JSON body; throws 413, 415 or 400 in OpenAI's shape. */
 export async function readJsonBody(request: IncomingMessage, bytesMax: number): Promise<unknown> {
   const type = request.headers["content-type"] ?? "";
   if (!/^application\/json\b/i.test(type)) {
     throw new OpenAiError(415, "the content type must be application/json");
   }
-  const tooLarge = new OpenAiError(413, `the body is larger than ${bytesMax} bytes`);
-  if (Number(request.headers["content-length"] ?? "0") > bytesMax) throw tooLarge;
   const chunks: Buffer[] = [];
   let size = 0;
   for await (const chunk of request as AsyncIterable<Buffer>) {
     size += chunk.length;
-    if (size > bytesMax) throw tooLarge;
-    chunks.push(chunk);
+    if (size <= bytesMax) chunks.push(chunk);
+    if (size > bytesMax + discardedBytesMax) break;
   }
+  if (size > bytesMax) throw new OpenAiError(413, `the body is larger than ${bytesMax} bytes`);
   const text = new TextDecoder("utf-8", { fatal: true });
   try {
     return JSON.parse(text.decode(Buffer.concat(chunks)));

@@ -9,7 +9,7 @@ import type { Job, JobSpecSchema, JobState } from "@covenant/contracts/basilica"
 import { Billing, Inference, JobState as JobStates, Scheduler } from "@covenant/contracts/basilica";
 import { createChannel, createDevelopmentCa, issueCertificate } from "@covenant/runtime";
 import type { TestProcess } from "./processes.fixture.ts";
-import { eventually, startProcess } from "./processes.fixture.ts";
+import { endStrays, eventually, startProcess } from "./processes.fixture.ts";
 
 const schedulerMain = fileURLToPath(new URL("../main.ts", import.meta.url));
 const agentMain = fileURLToPath(new URL("../agent/main.ts", import.meta.url));
@@ -70,6 +70,7 @@ export async function startMesh(extra: object = {}): Promise<TestMesh> {
   const scheduler = channel.client(Scheduler);
   const { endpoint: openAi } = JSON.parse(readFileSync(readyFile, "utf8"));
   let keys = 0;
+  const agents = new Set<string>();
   return {
     directory,
     caFile,
@@ -88,6 +89,7 @@ export async function startMesh(extra: object = {}): Promise<TestMesh> {
       );
       const dataDirectory = join(directory, name);
       mkdirSync(dataDirectory, { recursive: true });
+      agents.add(name);
       const process = await startProcess({
         main: agentMain,
         name,
@@ -139,6 +141,7 @@ export async function startMesh(extra: object = {}): Promise<TestMesh> {
       channel.close();
       // Agents first: they stop their tasks.
       for (const process of started.toReversed()) await process.kill("SIGTERM");
+      for (const name of agents) endStrays(join(directory, name));
       rmSync(directory, { recursive: true, force: true });
     },
   };

@@ -1,7 +1,7 @@
 import type { ChildProcess } from "node:child_process";
 import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { existsSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, globSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 
@@ -19,6 +19,12 @@ export interface TestProcess {
   kill(signal: NodeJS.Signals): Promise<void>;
 }
 
+/** A test that fails in the middle leaves nothing running. */
+const children = new Set<ChildProcess>();
+process.once("exit", () => {
+  for (const child of children) child.kill("SIGKILL");
+});
+
 /** Starts a service and waits until it is ready; fails with its output when it ends before. */
 export async function startProcess(options: {
   main: string;
@@ -34,6 +40,10 @@ export async function startProcess(options: {
   const env = { ...process.env, COVENANT_READY_FILE: readyFile, COVENANT_LOG_LEVEL: "debug" };
   const stdio = ["ignore", "inherit", "pipe"] as const;
   const child = spawn(process.execPath, [main, "--config", configFile], { env, stdio: [...stdio] });
+  children.add(child);
+  child.once("exit", () => children.delete(child));
+  // Whoever started it waits for it; an abandoned one must not keep the test's process alive.
+  child.unref();
   let output = "";
   child.stderr?.setEncoding("utf8").on("data", (text: string) => {
     output += text;
@@ -72,6 +82,14 @@ export async function eventually<T>(
     if (value !== undefined && value !== false) return value;
     if (Date.now() > untilMs) throw new Error(`never happened: ${description}`);
     await sleep(30);
+  }
+}
+
+/** Ends every workload whose process group is still there below an agent's data directory. */
+export function endStrays(dataDirectory: string): void {
+  for (const path of globSync(join(dataDirectory, "tasks/*/*/pids"))) {
+    const group = Number(readFileSync(path, "utf8").split(" ")[0]);
+    if (group > 1 && existsSync(`/proc/${group}`)) process.kill(-group, "SIGKILL");
   }
 }
 
