@@ -86,8 +86,8 @@ void ThreadPool::drain(const TaskRef& body, int64_t tasks) {
   }
 }
 
-void ThreadPool::run(int64_t tasks, TaskRef body) {
-  if (workers_.empty() || tasks <= 1) {
+void ThreadPool::run(int64_t tasks, TaskRef body, bool parallel) {
+  if (!parallel || workers_.empty() || tasks <= 1) {
     for (int64_t task = 0; task < tasks; ++task) body(task);
     return;
   }

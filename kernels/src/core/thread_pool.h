@@ -44,8 +44,9 @@ class ThreadPool {
   static int worker();
 
   // Runs body(0) .. body(tasks - 1), each once, and returns when all are done. Bodies must not
-  // throw and must not call run on the same pool. One caller at a time.
-  void run(int64_t tasks, TaskRef body);
+  // throw and must not call run on the same pool. One caller at a time. With parallel = false
+  // everything runs on the caller: right for work shorter than waking a thread (about 50 us).
+  void run(int64_t tasks, TaskRef body, bool parallel = true);
 
  private:
   void work(int index);

@@ -13,6 +13,7 @@ namespace {
 constexpr int64_t kQueryBlock = 24;      // rows whose scores are computed together
 constexpr int64_t kBackwardBlock = 144;  // rows whose probabilities are kept at once
 constexpr int64_t kKeyBlock = 24;        // rows of dK and dV per product
+constexpr int64_t kSmallWork = 1 << 20;  // multiply-adds not worth waking a thread for
 
 int64_t round32(int64_t n) { return (n + 31) / 32 * 32; }
 
@@ -198,29 +199,36 @@ void attention_cached(ThreadPool& pool, const AttentionShape& shape, const Cache
                       int64_t segment_count, const float* qkv, float* out, float* scratch,
                       int64_t scratch_size) {
   const KernelTable& kernel = kernels();
-  pool.run(segment_count * shape.kv_heads, [&](int64_t task) {
-    const CachedSegment& segment = segments[task / shape.kv_heads];
-    const int64_t kv = task % shape.kv_heads, dim = shape.dim, padded_dim = shape.padded_dim();
-    const int64_t width = shape.width(), capacity = segment.capacity;
-    const float* rows = qkv + segment.row * width;
-    float* keys = segment.cache + kv * capacity * (dim + padded_dim);
-    float* values = keys + capacity * dim;
-    for (int64_t i = 0; i < segment.count; ++i) {
-      const int64_t position = segment.start + i;
-      const float* k = rows + i * width + (shape.heads + kv) * dim;
-      const float* v = k + shape.kv_heads * dim;
-      float* key = keys + position / kPanel * dim * kPanel + position % kPanel;
-      for (int64_t j = 0; j < dim; ++j) key[j * kPanel] = k[j];
-      for (int64_t j = 0; j < padded_dim; ++j)
-        values[j / kPanel * capacity * kPanel + position * kPanel + j % kPanel] =
-            j < dim ? v[j] : 0.0f;
-    }
-    float* scores = scratch + ThreadPool::worker() * scratch_size;
-    for (int64_t h = kv * shape.group(); h < (kv + 1) * shape.group(); ++h)
-      attend(kernel, shape, rows + h * dim, segment.count, segment.start,
-             {keys, values, capacity * kPanel}, out + segment.row * shape.query_width() + h * dim,
-             nullptr, scores);
-  });
+  int64_t products = 0;  // multiply-adds of scores and values
+  for (int64_t i = 0; i < segment_count; ++i)
+    products +=
+        2 * segments[i].count * (segments[i].start + segments[i].count) * shape.query_width();
+  pool.run(
+      segment_count * shape.kv_heads,
+      [&](int64_t task) {
+        const CachedSegment& segment = segments[task / shape.kv_heads];
+        const int64_t kv = task % shape.kv_heads, dim = shape.dim, padded_dim = shape.padded_dim();
+        const int64_t width = shape.width(), capacity = segment.capacity;
+        const float* rows = qkv + segment.row * width;
+        float* keys = segment.cache + kv * capacity * (dim + padded_dim);
+        float* values = keys + capacity * dim;
+        for (int64_t i = 0; i < segment.count; ++i) {
+          const int64_t position = segment.start + i;
+          const float* k = rows + i * width + (shape.heads + kv) * dim;
+          const float* v = k + shape.kv_heads * dim;
+          float* key = keys + position / kPanel * dim * kPanel + position % kPanel;
+          for (int64_t j = 0; j < dim; ++j) key[j * kPanel] = k[j];
+          for (int64_t j = 0; j < padded_dim; ++j)
+            values[j / kPanel * capacity * kPanel + position * kPanel + j % kPanel] =
+                j < dim ? v[j] : 0.0f;
+        }
+        float* scores = scratch + ThreadPool::worker() * scratch_size;
+        for (int64_t h = kv * shape.group(); h < (kv + 1) * shape.group(); ++h)
+          attend(kernel, shape, rows + h * dim, segment.count, segment.start,
+                 {keys, values, capacity * kPanel},
+                 out + segment.row * shape.query_width() + h * dim, nullptr, scores);
+      },
+      products > kSmallWork);
 }
 
 }  // namespace covenant

@@ -19,6 +19,7 @@ constexpr int32_t kBatchMax = 1024;
 constexpr int64_t kPrefillRows =
     512;  // prompt tokens computed together, unless one prompt is longer
 constexpr int32_t kStopTokensMax = 64;
+constexpr int64_t kSmallSampling = 1 << 14;  // logits not worth waking a thread for
 
 struct Sequence {
   int32_t request;
@@ -178,11 +179,14 @@ void Generation::finish_rows(const std::vector<int64_t>& rows,
   for (int64_t first = 0; first < total; first += chunk) {
     const int64_t count = std::min(chunk, total - first);
     head_logits(model_, model_.activations.last, rows.data() + first, count, work);
-    model_.pool.run(count, [&](int64_t i) {
-      const size_t at = static_cast<size_t>(first + i);
-      finish_row(work.logits + i * vocab, model_.activations.last + rows[at] * d, *sequences[at],
-                 &tokens[at], &log_probs[at]);
-    });
+    model_.pool.run(
+        count,
+        [&](int64_t i) {
+          const size_t at = static_cast<size_t>(first + i);
+          finish_row(work.logits + i * vocab, model_.activations.last + rows[at] * d,
+                     *sequences[at], &tokens[at], &log_probs[at]);
+        },
+        count * vocab > kSmallSampling);
   }
   for (size_t i = 0; i < rows.size(); ++i) {
     if (!std::isfinite(log_probs[i]))

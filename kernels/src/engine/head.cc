@@ -43,7 +43,7 @@ void norm_backward(cov_model& model, const float* last, const HeadRow* rows, int
   const int64_t d = model.layout.d;
   const float* gain = model.parameters() + model.layout.final_norm;
   float* dgain = model.state(COV_GRADIENTS) + model.layout.final_norm;
-  for_row_blocks(model.pool, count, [&](int64_t first, int64_t end) {
+  for_row_blocks(model.pool, count, count * d, [&](int64_t first, int64_t end) {
     float* partial = work.partials + first / kRowsPerTask * d;
     std::memset(partial, 0, static_cast<size_t>(d) * sizeof(float));
     for (int64_t i = first; i < end; ++i)
@@ -106,7 +106,7 @@ void head_logits(cov_model& model, const float* last, const int64_t* rows, int64
   const KernelTable& kernel = kernels();
   const int64_t d = model.layout.d;
   const float* gain = model.parameters() + model.layout.final_norm;
-  for_row_blocks(model.pool, count, [&](int64_t first, int64_t end) {
+  for_row_blocks(model.pool, count, count * d, [&](int64_t first, int64_t end) {
     for (int64_t i = first; i < end; ++i)
       work.r[i] = kernel.rmsnorm(last + rows[i] * d, gain, model.eps(), d, work.normed + i * d);
   });
@@ -129,7 +129,7 @@ void head(cov_model& model, const float* last, const std::vector<HeadRow>& rows,
   for (int64_t first = 0; first < total; first += chunk) {
     const int64_t count = std::min(chunk, total - first);
     head_logits(model, last, indices.data() + first, count, work);
-    for_row_blocks(model.pool, count, [&](int64_t from, int64_t to) {
+    for_row_blocks(model.pool, count, count * l.vocab * 4, [&](int64_t from, int64_t to) {
       for (int64_t i = from; i < to; ++i) {
         const HeadRow& row = rows[static_cast<size_t>(first + i)];
         float* z = work.logits + i * l.vocab;

@@ -10,13 +10,18 @@ namespace covenant {
 
 constexpr int64_t kRowsPerTask = 32;
 
-// Calls body(first, last) for blocks of kRowsPerTask rows.
+// Rows that are cheaper to handle than to share with another thread.
+constexpr int64_t kFewElements = 1 << 16;
+
+// Calls body(first, last) for blocks of kRowsPerTask rows; `elements` says how much work there is.
 template <typename Body>
-void for_row_blocks(ThreadPool& pool, int64_t rows, const Body& body) {
-  pool.run((rows + kRowsPerTask - 1) / kRowsPerTask, [&](int64_t task) {
-    const int64_t first = task * kRowsPerTask;
-    body(first, first + kRowsPerTask < rows ? first + kRowsPerTask : rows);
-  });
+void for_row_blocks(ThreadPool& pool, int64_t rows, int64_t elements, const Body& body) {
+  pool.run((rows + kRowsPerTask - 1) / kRowsPerTask,
+           [&](int64_t task) {
+             const int64_t first = task * kRowsPerTask;
+             body(first, first + kRowsPerTask < rows ? first + kRowsPerTask : rows);
+           },
+           elements > kFewElements);
 }
 
 // x (rows, d) = embedding (vocab, d)[tokens].
