@@ -31,7 +31,8 @@ struct State {
   std::vector<double> losses;
   bool operator==(const State& other) const {
     const auto same = [](const auto& a, const auto& b) {
-      return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(a[0])) == 0;
+      return a.size() == b.size() &&
+             (a.empty() || std::memcmp(a.data(), b.data(), a.size() * sizeof(a[0])) == 0);
     };
     return same(parameters, other.parameters) && same(first, other.first) &&
            same(second, other.second) && same(losses, other.losses);
