@@ -30,7 +30,7 @@ export const policySchema = z
     /** `grpo` divides advantages by the group's deviation, `dr_grpo` does not. */
     rule: z.enum(["grpo", "dr_grpo"]).default("grpo"),
     /** Policy versions to train. */
-    versions: z.number().int().min(0).max(1_000_000).default(20),
+    versions: z.number().int().min(0).max(1_000_000).default(30),
     groupsPerVersion: count(32, 4096),
     /** Completions of a group. */
     groupSize: z.number().int().min(2).max(64).default(8),
@@ -40,11 +40,11 @@ export const policySchema = z
     clipLow: z.number().positive().max(1).default(0.2),
     clipHigh: z.number().positive().max(10).default(0.28),
     klCoefficient: z.number().min(0).max(10).default(0.01),
-    learningRate: z.number().positive().max(1).default(1e-4),
+    learningRate: z.number().positive().max(1).default(2e-4),
     /** Passes over the groups of a version. */
     epochs: count(2, 100),
     /** Completions of one optimiser step. */
-    batchCompletions: count(64, 65_536),
+    batchCompletions: count(128, 65_536),
     /** Prompts of the evaluation before and after. */
     evaluationPrompts: count(256, 1000),
   })
