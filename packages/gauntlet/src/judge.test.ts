@@ -79,7 +79,7 @@ test("an update that helps far less than is typical in its round does not contri
   assert.ok(typical > 0.05 && typical < 0.053, `typical ${typical}`);
   const judgement = judgeUpdate(ORIGINAL, all[3], typical);
   assert.equal(judgement.reason, VerdictReason.NO_IMPROVEMENT);
-  assert.match(judgement.explanation, /40 % of the round's median \+0\.05/);
+  assert.match(judgement.explanation, /20 % of the round's median \+0\.05/);
   for (const losses of all.slice(0, 3)) {
     assert.equal(judgeUpdate(ORIGINAL, losses, typical).reason, VerdictReason.ACCEPTED);
   }

@@ -13,13 +13,13 @@ export type JudgeRules = {
 };
 
 /**
- * Defaults: an honest update is wrongly called untrained once in 2000. Honest updates of one round differ by a fifth; random numbers help
- * by chance now and then, but much less than training does.
+ * Defaults: an honest update is wrongly called untrained once in 2000. Honest updates of one round, measured
+ * on few samples, stay above a third of their median; random numbers help by chance now and then, by a fraction of that.
  */
 export const JUDGE_RULES: JudgeRules = {
   improvementConfidence: 0.9,
   proofConfidence: 0.999,
-  typicalShareMin: 0.4,
+  typicalShareMin: 0.2,
 };
 
 /** Fewer measured updates than this have no typical improvement. */
