@@ -42,7 +42,7 @@ export async function checkConsole(
       if (folder) await page.screenshot({ path: `${folder}/console-${name}.png`, fullPage: true });
     };
     await page.locator("canvas").first().waitFor();
-    assert.equal(await page.locator("tbody tr").count(), Math.min(rounds, 40));
+    assert.equal(await page.locator(".scroll tbody tr").count(), Math.min(rounds, 40));
     await picture("training");
 
     await page.getByRole("link", { name: "Peers and rewards" }).click();

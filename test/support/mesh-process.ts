@@ -117,15 +117,15 @@ export class MeshProcess {
   /** Ctrl-C, wait for the end, remove everything unless `keep`. @returns the exit code. */
   async stop({ keep = false } = {}): Promise<number> {
     if (!this.hasEnded) this.interrupt();
-    const code = await Promise.race([
-      this.exited,
-      sleep(stopTimeoutMs).then(() => {
-        this.kill();
-        throw new Error(
-          `covenant up did not stop within ${stopTimeoutMs} ms:\n${this.#output.slice(-2000)}`,
-        );
-      }),
-    ]);
+    const overdue = Promise.withResolvers<never>();
+    const timer = setTimeout(() => {
+      this.kill();
+      const what = `covenant up did not stop within ${stopTimeoutMs} ms`;
+      overdue.reject(new Error(`${what}:\n${this.#output.slice(-2000)}`));
+    }, stopTimeoutMs);
+    const code = await Promise.race([this.exited, overdue.promise]).finally(() => {
+      clearTimeout(timer);
+    });
     if (!keep) await rm(this.directory, { recursive: true, force: true });
     return code;
   }
