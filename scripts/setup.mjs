@@ -53,7 +53,9 @@ function installPackages(say) {
   const wanted = hashOf("package-lock.json");
   if (existsSync(pinnedNode) && readStamp().lock === wanted) return;
   say("Installing packages (once; about a minute) …");
-  run("npm", ["ci", "--no-audit", "--no-fund", "--loglevel=error"], {
+  // Not `npm ci`: it refuses a lock file that lacks the optional binaries of platforms other than the one it was
+  // written on. Versions come from the lock all the same, and --no-save leaves it as it is.
+  run("npm", ["install", "--no-save", "--no-audit", "--no-fund", "--loglevel=error"], {
     quiet: true,
     explain:
       "The packages could not be installed: check that the npm registry can be reached and that the disk has 1 GiB free, then run the command again.",
