@@ -204,13 +204,12 @@ test("use is metered: processor time, wall time and peak memory", async () => {
     tasks: [testTask("a", { burnMs: 700, exitNow: true })],
   });
   const ended = await mesh.reach(job.id, JobState.SUCCEEDED);
-  const row = await eventually("the last sample is counted", async () => {
-    const { rows } = await mesh.billing.getUsage({ jobId: job.id });
-    return rows.find((entry) => entry.cpuMicros >= 300_000n);
-  });
-  assert.ok(row.wallMillis >= 500n);
+  // The last sample comes before the end, so that an ended job is metered whole.
+  const [row] = (await mesh.billing.getUsage({ jobId: job.id })).rows;
+  assert.ok(row !== undefined);
+  assert.ok(row.cpuMicros >= 650_000n, `${row.cpuMicros} of 700000 microseconds`);
   assert.ok(row.peakRssBytes > 10_000_000n && row.peakRssBytes < 2_000_000_000n);
-  assert.ok(row.cpuMicros <= row.wallMillis * 4_000n);
+  assert.ok(row.wallMillis > 0n && row.sampleCount > 0n);
   assert.ok(ended.tasks[0]!.peakRssBytes > 0n);
 });
 

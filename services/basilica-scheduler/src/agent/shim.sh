@@ -3,6 +3,7 @@
 # agent finds it. Usage: shim.sh DIRECTORY COMMAND [ARGUMENT...]
 #
 # DIRECTORY/pids  "<pid of this shell> <its start, clock ticks since boot> <pid of the workload>"
+# DIRECTORY/times processor time of the workload and its children, as the shell's `times` prints it
 # DIRECTORY/exit  exit status of the workload; above 128: 128 + number of the signal that ended it
 directory=$1
 shift
@@ -18,4 +19,5 @@ while :; do
   # A signal to this shell ends the wait early, while the workload still lives.
   kill -0 "$child" 2>/dev/null || break
 done
+times >"$directory/times"
 echo "$status" >"$directory/exit.new" && mv "$directory/exit.new" "$directory/exit"

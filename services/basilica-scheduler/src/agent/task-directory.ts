@@ -84,7 +84,7 @@ export class TaskDirectory {
   /** Makes the directory fit for a new start: nothing of an earlier start is left but its output. */
   prepare(configJson: string): void {
     mkdirSync(this.path, { recursive: true, mode: 0o700 });
-    for (const name of ["exit", "pids", "ready.json", "progress.json"]) {
+    for (const name of ["exit", "pids", "times", "ready.json", "progress.json"]) {
       rmSync(join(this.path, name), { force: true });
     }
     // Configurations may name secrets.
@@ -118,6 +118,19 @@ export class TaskDirectory {
   readExit(): number | undefined {
     const status = Number(readSmall(join(this.path, "exit"))?.trim() || Number.NaN);
     return Number.isInteger(status) ? status : undefined;
+  }
+
+  /** Processor time of an ended workload with its children, microseconds; undefined if not known. */
+  readCpuMicros(): number | undefined {
+    // Second line of the shell's `times`: user and system time of its children, "1m2.34s 0m0.56s".
+    const [, children] = readSmall(join(this.path, "times"))?.split("\n") ?? [];
+    const parts = [...(children ?? "").matchAll(/(\d+)m(\d+(?:\.\d+)?)s/g)];
+    if (parts.length !== 2) return undefined;
+    const seconds = parts.reduce(
+      (sum, [, minutes, rest]) => sum + 60 * Number(minutes) + Number(rest),
+      0,
+    );
+    return Math.round(seconds * 1_000_000);
   }
 
   /** The address that the workload announced, once it has. */

@@ -6,7 +6,7 @@ import { describeEnd } from "./exit-status.ts";
 import type { LogLimits } from "./log-tail.ts";
 import { LogTail } from "./log-tail.ts";
 import type { GroupUse } from "./process-info.ts";
-import { isAlive, readBootId } from "./process-info.ts";
+import { isAlive, readBootId, readProcess } from "./process-info.ts";
 import type { ShimPids, TaskDirectory, TaskEnd, TaskMeta } from "./task-directory.ts";
 
 const shimFile = fileURLToPath(new URL("./shim.sh", import.meta.url));
@@ -229,6 +229,7 @@ export class TaskProcess {
     if (this.pids !== undefined) {
       const sameBoot = this.group !== undefined;
       if (sameBoot && isAlive(this.pids.shimPid, this.pids.shimStartTicks)) return undefined;
+      if (sameBoot && this.#workloadLingers(this.pids)) return undefined;
       // The shim may have written the status and ended since it was read above.
       return describeEnd(this.directory.readExit(), this.meta.stopping);
     }
@@ -238,10 +239,20 @@ export class TaskProcess {
     return { outcome: "FAILED", failureClass: "PLATFORM", exitCode: 0, signal: "", reason };
   }
 
+  /** A workload that lost its shim is killed, and counts as ended when it is gone. */
+  #workloadLingers({ shimPid, workloadPid }: ShimPids): boolean {
+    const workload = readProcess(workloadPid);
+    const lingers = workload?.processGroup === shimPid && !workload.isZombie;
+    if (lingers) this.signal("SIGKILL");
+    return lingers;
+  }
+
   #finish(end: TaskEnd): void {
     this.#readLogs(true);
     // Whatever the workload left behind in its group goes with it.
     this.signal("SIGKILL");
+    const cpuMicros = this.directory.readCpuMicros();
+    if (cpuMicros !== undefined) this.observe({ ...this.#use, cpuMicros });
     this.meta.end = end;
     this.directory.writeMeta(this.meta);
     this.#logger.info({ task: this.key, attempt: this.meta.attempt, end }, "task ended");

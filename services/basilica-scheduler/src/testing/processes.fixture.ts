@@ -4,6 +4,7 @@ import { once } from "node:events";
 import { existsSync, globSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
+import { readProcess } from "../agent/process-info.ts";
 
 /** Limits of waiting in tests: failures of the test, never part of what it asserts. */
 const startMsMax = 60_000;
@@ -93,12 +94,8 @@ export function endStrays(dataDirectory: string): void {
   }
 }
 
-/** True while a process with this id exists. */
+/** True while a process with this id lives; one that waits to be collected does not. */
 export function isRunning(pid: number): boolean {
-  try {
-    process.kill(pid, 0);
-    return true;
-  } catch {
-    return false;
-  }
+  const process = readProcess(pid);
+  return process !== undefined && !process.isZombie;
 }

@@ -22,8 +22,7 @@ if (config.crashOnce && !existsSync(config.crashOnce)) {
   process.exit(3);
 }
 if (config.burnMs) {
-  const untilMs = Date.now() + config.burnMs;
-  while (Date.now() < untilMs);
+  while (process.cpuUsage().user < config.burnMs * 1_000);
   say("burnt");
 }
 if (config.exitWhen) {
