@@ -37,8 +37,15 @@ export async function checkConsole(
     await page.goto(url);
     await page.getByText("live", { exact: true }).waitFor({ timeout: 30_000 });
     await page.getByText(`${rounds} of ${rounds}`).first().waitFor({ timeout: 30_000 });
+    const sideways = async (where: string) => {
+      const overflow = await page.evaluate(
+        "document.documentElement.scrollWidth - document.documentElement.clientWidth",
+      );
+      assert.equal(overflow, 0, `${where} pushes the page sideways`);
+    };
     const picture = async (name: string) => {
       const folder = process.env.COVENANT_SCREENSHOTS;
+      await sideways(name);
       if (folder) await page.screenshot({ path: `${folder}/console-${name}.png`, fullPage: true });
     };
     await page.locator("canvas").first().waitFor();
@@ -59,6 +66,7 @@ export async function checkConsole(
 
     await page.getByRole("link", { name: "Post-training" }).click();
     await page.getByText("finished").first().waitFor();
+    await page.locator("canvas").first().waitFor();
     await picture("post-training");
 
     await page.getByRole("link", { name: "Jobs" }).click();
@@ -73,11 +81,12 @@ export async function checkConsole(
 
     // Phone width: nothing may push the page sideways.
     await page.setViewportSize({ width: 390, height: 800 });
-    await page.getByRole("link", { name: "Training", exact: true }).click();
-    const overflow = await page.evaluate(
-      "document.documentElement.scrollWidth - document.documentElement.clientWidth",
-    );
-    assert.equal(overflow, 0);
+    for (const name of ["Training", "Peers and rewards", "Post-training", "Jobs", "Chat"]) {
+      await page.getByRole("link", { name, exact: true }).click();
+      // The plots follow their width when they are told of it, a frame later.
+      await page.evaluate("new Promise((done) => setTimeout(done, 200))");
+      await picture(`phone-${name.toLowerCase().replaceAll(" ", "-")}`);
+    }
     assert.deepEqual(faults, []);
   } finally {
     await browser.close();

@@ -1,4 +1,5 @@
 // Keeps the store in step with the services: one stream each, reopened when it breaks.
+import { Code, ConnectError } from "@connectrpc/connect";
 import { batch } from "@preact/signals";
 import { postTraining, registry, scheduler, validator } from "./clients.ts";
 import { checkpoints, connected, jobs, post, rounds, run, scores } from "./store.ts";
@@ -23,10 +24,11 @@ async function keep(name: string, attempt: (alive: () => void) => Promise<void>)
         delayMs = reconnectMinMs;
         mark(name, true);
       });
-    } catch {
-      // The header shows what is not connected; the next attempt follows.
+      // A stream that ends in order (a job that is over, say) has said all; its service is still there.
+    } catch (error) {
+      // The header shows what is not connected; the next attempt follows. "Not yet" is an answer too.
+      mark(name, ConnectError.from(error).code === Code.NotFound);
     }
-    mark(name, false);
     await sleep(delayMs);
     delayMs = Math.min(reconnectMaxMs, delayMs * 2);
   }

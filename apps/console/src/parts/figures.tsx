@@ -1,9 +1,18 @@
 // Small figures: a number with its name, a share as a bar.
 import type { ComponentChildren } from "preact";
 
-export function Figure({ name, children }: { name: string; children: ComponentChildren }) {
+export function Figure({
+  name,
+  long,
+  children,
+}: {
+  name: string;
+  /** For sentences instead of numbers. */
+  long?: boolean;
+  children: ComponentChildren;
+}) {
   return (
-    <div class="figure">
+    <div class={long ? "figure long" : "figure"}>
       <dt>{name}</dt>
       <dd>{children}</dd>
     </div>

@@ -18,6 +18,8 @@ interface PlotProps {
   heightPixels?: number;
 }
 
+const wholeSteps = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 10_000, 100_000];
+
 function options(props: PlotProps, widthPixels: number): uPlot.Options {
   const ink = getComputedStyle(document.documentElement).getPropertyValue("--quiet").trim();
   const grid = getComputedStyle(document.documentElement).getPropertyValue("--line").trim();
@@ -27,7 +29,8 @@ function options(props: PlotProps, widthPixels: number): uPlot.Options {
     height: props.heightPixels ?? 260,
     scales: { x: { time: false } },
     cursor: { drag: { x: false, y: false } },
-    axes: [{ ...axis, label: props.xLabel, labelSize: 20 }, axis],
+    // Rounds and steps are whole.
+    axes: [{ ...axis, label: props.xLabel, labelSize: 20, incrs: wholeSteps }, axis],
     series: [
       { label: props.xLabel },
       ...props.series.map(({ label, colour }) => ({

@@ -41,7 +41,10 @@ export function Jobs() {
       {[...jobs.value.values()].map((job) => (
         <section key={job.id}>
           <h2>
-            {job.spec?.name} <span class="tag">{nameOf(JobState, job.state)}</span>
+            {job.spec?.name}{" "}
+            <span class={job.state === JobState.FAILED ? "tag failed" : "tag"}>
+              {nameOf(JobState, job.state)}
+            </span>
           </h2>
           <p class="quiet">{job.reason}</p>
           <div class="scroll">

@@ -10,6 +10,9 @@ const stageNames: Record<number, string> = Object.fromEntries(
   ]),
 );
 
+/** What the version and the order say already. */
+const toldByTitle = new Set(["final", "round"]);
+
 function sizeOf({ manifest }: WatchCheckpointsResponse): number {
   return (manifest?.files ?? []).reduce((sum, file) => sum + Number(file.sizeBytes), 0);
 }
@@ -18,6 +21,7 @@ function Entry({ seen }: { seen: WatchCheckpointsResponse }) {
   const { manifest } = seen;
   if (!manifest) return null;
   const figures = Object.entries(manifest.evaluation)
+    .filter(([name]) => !toldByTitle.has(name))
     .map(([name, value]) => `${name.replaceAll("_", " ")} ${value.toFixed(3)}`)
     .join(" · ");
   return (

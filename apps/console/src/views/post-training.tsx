@@ -1,8 +1,9 @@
 // Hand-off, fine-tuning and reinforcement learning with proven rollouts.
 
 import { PostTrainingPhase } from "@covenant/contracts/grail";
-import { signal } from "@preact/signals";
-import { post, shortAddress } from "../data/store.ts";
+import { CheckpointStage } from "@covenant/contracts/registry";
+import { computed } from "@preact/signals";
+import { checkpoints, post, shortAddress } from "../data/store.ts";
 import { bytesText, Empty, Figure, Figures, hexText } from "../parts/figures.tsx";
 import { Plot } from "../parts/plot.tsx";
 
@@ -13,14 +14,14 @@ const phaseNames: Record<number, string> = Object.fromEntries(
   ]),
 );
 
-/** Rewards by step as they were seen; the service streams states, not history. */
-const rewards = signal<ReadonlyMap<number, number>>(new Map());
-
-post.subscribe((status) => {
-  if (!status || status.phase !== PostTrainingPhase.GRPO || status.stepReward === 0) return;
-  if (rewards.value.get(status.step) === status.stepReward) return;
-  rewards.value = new Map(rewards.value).set(status.step, status.stepReward);
-});
+/** Reward of every policy version, as its checkpoint tells: the service itself streams states, not history. */
+const rewards = computed(() =>
+  checkpoints.value.flatMap(({ manifest }) => {
+    const reward = manifest?.evaluation.step_reward;
+    if (manifest?.stage !== CheckpointStage.POLICY || reward === undefined) return [];
+    return [{ version: manifest.version, reward }];
+  }),
+);
 
 function WorkerRows() {
   const workers = Object.entries(post.value?.workers ?? {}).sort(([a], [b]) => a.localeCompare(b));
@@ -44,7 +45,7 @@ function WorkerRows() {
               <td class="number">{tally.accepted}</td>
               <td>
                 {Object.entries(tally.rejected).map(([reason, count]) => (
-                  <span class="tag" key={reason}>
+                  <span class="tag refused" key={reason}>
                     {count} {reason.replaceAll("_", " ")}
                   </span>
                 ))}
@@ -60,7 +61,6 @@ function WorkerRows() {
 export function PostTraining() {
   const status = post.value;
   if (!status) return <Empty>Post-training has not begun.</Empty>;
-  const steps = [...rewards.value].sort(([a], [b]) => a - b);
   return (
     <>
       <Figures>
@@ -86,13 +86,17 @@ export function PostTraining() {
         </Figure>
       </Figures>
       {status.reason && <p>{status.reason}</p>}
-      {steps.length > 0 && (
+      {rewards.value.length > 0 && (
         <Plot
-          title="Mean reward of the groups trained on, by step"
-          xLabel="step"
-          x={steps.map(([step]) => step)}
+          title="Mean reward of the groups trained on, by policy version"
+          xLabel="version"
+          x={rewards.value.map(({ version }) => version)}
           series={[
-            { label: "reward", colour: "#c2703d", values: steps.map(([, reward]) => reward) },
+            {
+              label: "reward",
+              colour: "#c2703d",
+              values: rewards.value.map(({ reward }) => reward),
+            },
           ]}
         />
       )}

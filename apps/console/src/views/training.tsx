@@ -11,6 +11,9 @@ const stateNames: Record<number, string> = Object.fromEntries(
   ]),
 );
 
+/** Hashes in sentences are for machines: their beginning is enough for people. */
+const shortened = (text: string) => text.replace(/\b([0-9a-f]{12})[0-9a-f]{20,}\b/g, "$1…");
+
 function LossPlot() {
   const measured = closedRounds.value.filter((round) => round.heldOutBitsPerByte > 0);
   const initial = closedRounds.value[0]?.initialBitsPerByte;
@@ -21,10 +24,13 @@ function LossPlot() {
       title="Held-out loss, bits per byte, after each round"
       xLabel="round"
       x={x}
-      series={[{ label: "bits per byte", colour: "var-loss", values: y }].map((line) => ({
-        ...line,
-        colour: getComputedStyle(document.documentElement).getPropertyValue("--accent").trim(),
-      }))}
+      series={[
+        {
+          label: "bits per byte",
+          colour: getComputedStyle(document.documentElement).getPropertyValue("--accent").trim(),
+          values: y,
+        },
+      ]}
     />
   );
 }
@@ -54,7 +60,7 @@ function RoundRows() {
                 <td>{manifest?.contributors.length ?? 0}</td>
                 <td>
                   {refused.map((verdict) => (
-                    <span class="tag" key={verdict.hotkey} title={verdict.explanation}>
+                    <span class="tag refused" key={verdict.hotkey} title={verdict.explanation}>
                       {shortAddress(verdict.hotkey)}
                     </span>
                   ))}
@@ -85,7 +91,9 @@ export function Training() {
         </Figure>
         <Figure name="State">{stateNames[round.state] ?? "unknown"}</Figure>
         <Figure name="Bits per byte">{last ? last.heldOutBitsPerByte.toFixed(3) : "—"}</Figure>
-        <Figure name="Now">{round.reason || "—"}</Figure>
+        <Figure name="Now" long>
+          {shortened(round.reason) || "—"}
+        </Figure>
       </Figures>
       <LossPlot />
       <RoundRows />
