@@ -47,7 +47,10 @@ const output = (command, args) => {
 function findCompiler(scratch) {
   const probe = path.join(scratch, "probe.cc");
   mkdirSync(scratch, { recursive: true });
-  writeFileSync(probe, "#include <span>\n#include <bit>\nint main() { return std::popcount(0u); }\n");
+  writeFileSync(
+    probe,
+    "#include <span>\n#include <bit>\nint main() { return std::popcount(0u); }\n",
+  );
   const names = process.env.CXX ? [process.env.CXX] : ["c++", "g++", "clang++"];
   return names.find((name) => {
     const args = ["-std=c++20", "-fsyntax-only", probe];
@@ -91,7 +94,10 @@ function fingerprint(options) {
     const inTests = file.startsWith(path.join(source, "tests") + path.sep);
     const inFuzz = file.startsWith(path.join(source, "fuzz") + path.sep);
     if (inFuzz || (inTests && !options.tests)) continue;
-    hash.update(`${path.relative(source, file)}\0`).update(readFileSync(file)).update("\0");
+    hash
+      .update(`${path.relative(source, file)}\0`)
+      .update(readFileSync(file))
+      .update("\0");
   }
   return hash.digest("hex");
 }

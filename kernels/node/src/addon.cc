@@ -1,4 +1,5 @@
-// Entry of the addon. Context-aware: all state hangs on the environment, so it works in worker threads.
+// Entry of the addon. Context-aware: all state hangs on the environment, so it works in worker
+// threads.
 #include "bindings.h"
 #include "jobs.h"
 

@@ -8,7 +8,8 @@ namespace covenant_node {
 // Shapes, tensor tables, initial parameters, hashes.
 void export_tables(Napi::Env env, Napi::Object exports);
 
-// compress, decode, aggregate, applyMerged, applyUpdate, stateRoot: jobs of the stateless engine thread.
+// compress, decode, aggregate, applyMerged, applyUpdate, stateRoot: jobs of the stateless engine
+// thread.
 void export_sparse(Napi::Env env, Napi::Object exports);
 
 // createModel and the class Model.

@@ -29,13 +29,16 @@ void throw_if_failed(Napi::Env env, const cov_status& status) {
 namespace {
 
 template <typename T>
-View<T> view_of(const Napi::Value& value, const char* name, napi_typedarray_type type, const char* type_name) {
+View<T> view_of(const Napi::Value& value, const char* name, napi_typedarray_type type,
+                const char* type_name) {
   const Napi::Env env = value.Env();
   if (value.IsTypedArray()) {
     napi_typedarray_type actual = napi_int8_array;
     size_t length = 0;
     void* data = nullptr;
-    if (napi_get_typedarray_info(env, value, &actual, &length, &data, nullptr, nullptr) == napi_ok && actual == type) {
+    if (napi_get_typedarray_info(env, value, &actual, &length, &data, nullptr, nullptr) ==
+            napi_ok &&
+        actual == type) {
       return {static_cast<T*>(data), length, value};
     }
   }
@@ -60,7 +63,8 @@ View<int32_t> optional_int32(const Napi::Value& value, const char* name) {
   return absent(value) ? View<int32_t>{} : int32(value, name);
 }
 View<int8_t> optional_int8(const Napi::Value& value, const char* name) {
-  return absent(value) ? View<int8_t>{} : view_of<int8_t>(value, name, napi_int8_array, "Int8Array");
+  return absent(value) ? View<int8_t>{}
+                       : view_of<int8_t>(value, name, napi_int8_array, "Int8Array");
 }
 View<uint8_t> uint8(const Napi::Value& value, const char* name) {
   return view_of<uint8_t>(value, name, napi_uint8_array, "Uint8Array");
@@ -75,13 +79,14 @@ double number(const Napi::Object& object, const char* name) {
 int32_t integer(const Napi::Object& object, const char* name, int32_t minimum, int32_t maximum) {
   const double value = number(object, name);
   if (!(value >= minimum && value <= maximum) || value != std::floor(value)) {
-    throw invalid(object.Env(), std::string(name) + " must be an integer from " + std::to_string(minimum) + " to " +
-                                    std::to_string(maximum));
+    throw invalid(object.Env(), std::string(name) + " must be an integer from " +
+                                    std::to_string(minimum) + " to " + std::to_string(maximum));
   }
   return static_cast<int32_t>(value);
 }
 
-int32_t integer_or(const Napi::Object& object, const char* name, int32_t minimum, int32_t maximum, int32_t otherwise) {
+int32_t integer_or(const Napi::Object& object, const char* name, int32_t minimum, int32_t maximum,
+                   int32_t otherwise) {
   return absent(object.Get(name)) ? otherwise : integer(object, name, minimum, maximum);
 }
 
@@ -135,7 +140,8 @@ cov_tensor_info tensor_of(const Napi::Object& object) {
   const Napi::Value name = object.Get("name");
   const std::string text = name.IsString() ? name.As<Napi::String>().Utf8Value() : "";
   if (text.empty() || text.size() >= sizeof tensor.name) {
-    throw invalid(object.Env(), "a tensor's name must have 1 to " + std::to_string(sizeof tensor.name - 1) + " bytes");
+    throw invalid(object.Env(), "a tensor's name must have 1 to " +
+                                    std::to_string(sizeof tensor.name - 1) + " bytes");
   }
   std::memcpy(tensor.name, text.c_str(), text.size() + 1);
   const Napi::Array shape = array_of(object.Get("shape"), "shape of a tensor");
@@ -145,11 +151,14 @@ cov_tensor_info tensor_of(const Napi::Object& object) {
   }
   tensor.rank = static_cast<int32_t>(shape.Length());
   tensor.dims[1] = 1;
-  for (uint32_t d = 0; d < shape.Length(); ++d) tensor.dims[d] = static_cast<int64_t>(count_of(shape.Get(d), "shape"));
+  for (uint32_t d = 0; d < shape.Length(); ++d)
+    tensor.dims[d] = static_cast<int64_t>(count_of(shape.Get(d), "shape"));
   tensor.offset = count_of(object.Get("offset"), "offset");
   tensor.length = count_of(object.Get("length"), "length");
-  const auto product = static_cast<unsigned __int128>(tensor.dims[0]) * static_cast<unsigned __int128>(tensor.dims[1]);
-  if (product != tensor.length) throw invalid(object.Env(), "tensor " + text + ": length is not the product of shape");
+  const auto product = static_cast<unsigned __int128>(tensor.dims[0]) *
+                       static_cast<unsigned __int128>(tensor.dims[1]);
+  if (product != tensor.length)
+    throw invalid(object.Env(), "tensor " + text + ": length is not the product of shape");
   return tensor;
 }
 
@@ -203,13 +212,15 @@ cov_adamw_options adamw_of(const Napi::Value& value) {
   return options;
 }
 
-Napi::ArrayBuffer adopt(Napi::Env env, void* data, uint64_t bytes, std::function<void()> release, bool copy_allowed) {
+Napi::ArrayBuffer adopt(Napi::Env env, void* data, uint64_t bytes, std::function<void()> release,
+                        bool copy_allowed) {
   auto hint = std::make_unique<std::function<void()>>(std::move(release));
   napi_value result = nullptr;
   const napi_status status = napi_create_external_arraybuffer(
       env, data, bytes,
       [](napi_env, void*, void* pointer) {
-        const std::unique_ptr<std::function<void()>> finish(static_cast<std::function<void()>*>(pointer));
+        const std::unique_ptr<std::function<void()>> finish(
+            static_cast<std::function<void()>*>(pointer));
         (*finish)();
       },
       hint.get(), &result);
@@ -219,7 +230,8 @@ Napi::ArrayBuffer adopt(Napi::Env env, void* data, uint64_t bytes, std::function
   }
   if (!copy_allowed) {
     (*hint)();
-    throw error_with_code(env, "COV_KERNELS_UNSUPPORTED", "this runtime allows no views of native memory");
+    throw error_with_code(env, "COV_KERNELS_UNSUPPORTED",
+                          "this runtime allows no views of native memory");
   }
   Napi::ArrayBuffer copy = Napi::ArrayBuffer::New(env, bytes);
   std::memcpy(copy.Data(), data, bytes);

@@ -1,5 +1,6 @@
-// Everything that turns JavaScript values into C values and back, and statuses into errors. The files that bind calls
-// use only these, so that a reader of theirs sees what is called and nothing else.
+// Everything that turns JavaScript values into C values and back, and statuses into errors. The
+// files that bind calls use only these, so that a reader of theirs sees what is called and nothing
+// else.
 #pragma once
 
 #include <napi.h>
@@ -14,7 +15,8 @@
 
 namespace covenant_node {
 
-// An Error with `code` = "COV_KERNELS_<name>", or "COV_SPARSE_<name>" for reasons of the sparse format.
+// An Error with `code` = "COV_KERNELS_<name>", or "COV_SPARSE_<name>" for reasons of the sparse
+// format.
 Napi::Error error_of(Napi::Env env, const cov_status& status);
 
 // COV_KERNELS_INVALID_ARGUMENT with a sentence that names the argument.
@@ -33,8 +35,8 @@ struct View {
   Napi::Value value;  // valid only during the call
 };
 
-// Each throws an invalid-argument error naming `name` when the value has another type. The optional forms give an
-// empty view for undefined.
+// Each throws an invalid-argument error naming `name` when the value has another type. The optional
+// forms give an empty view for undefined.
 View<float> float32(const Napi::Value& value, const char* name);
 View<float> optional_float32(const Napi::Value& value, const char* name);
 View<int32_t> int32(const Napi::Value& value, const char* name);
@@ -45,7 +47,8 @@ View<uint8_t> uint8(const Napi::Value& value, const char* name);
 double number(const Napi::Object& object, const char* name);
 // An integer within [minimum, maximum].
 int32_t integer(const Napi::Object& object, const char* name, int32_t minimum, int32_t maximum);
-int32_t integer_or(const Napi::Object& object, const char* name, int32_t minimum, int32_t maximum, int32_t otherwise);
+int32_t integer_or(const Napi::Object& object, const char* name, int32_t minimum, int32_t maximum,
+                   int32_t otherwise);
 Napi::Object object_of(const Napi::Value& value, const char* name);
 Napi::Array array_of(const Napi::Value& value, const char* name);
 
@@ -58,8 +61,10 @@ Napi::Array tensors_to_js(Napi::Env env, const std::vector<cov_tensor_info>& ten
 cov_sparse_format format_of(const Napi::Object& object);
 cov_adamw_options adamw_of(const Napi::Value& value);
 
-// An ArrayBuffer over memory that `release` frees once no view of it is left; a copy where the runtime allows no such
-// buffers, and then `release` runs at once. `copy_allowed` false: throws instead (a live view cannot be a copy).
-Napi::ArrayBuffer adopt(Napi::Env env, void* data, uint64_t bytes, std::function<void()> release, bool copy_allowed);
+// An ArrayBuffer over memory that `release` frees once no view of it is left; a copy where the
+// runtime allows no such buffers, and then `release` runs at once. `copy_allowed` false: throws
+// instead (a live view cannot be a copy).
+Napi::ArrayBuffer adopt(Napi::Env env, void* data, uint64_t bytes, std::function<void()> release,
+                        bool copy_allowed);
 
 }  // namespace covenant_node

@@ -10,7 +10,8 @@ namespace {
 
 constexpr uint32_t kRequestsMax = 1 << 16;
 
-// A token on its way to the callback. The job outlives it: its own message is sent later on the same way.
+// A token on its way to the callback. The job outlives it: its own message is sent later on the
+// same way.
 class TokenMessage : public Message {
  public:
   TokenMessage(Job& job, int32_t request, int32_t index, int32_t token, float log_prob)
@@ -19,7 +20,8 @@ class TokenMessage : public Message {
   void deliver(Napi::Env env) override {
     // The TypeScript side catches what the user's callback throws, so that this call returns.
     job_.on_token.Call({Napi::Number::New(env, request_), Napi::Number::New(env, index_),
-                        Napi::Number::New(env, token_), Napi::Number::New(env, static_cast<double>(log_prob_))});
+                        Napi::Number::New(env, token_),
+                        Napi::Number::New(env, static_cast<double>(log_prob_))});
   }
 
  private:
@@ -79,7 +81,8 @@ struct GenerateJob {
 cov_generate_request generate_request(const Napi::Object& object, Job& job) {
   const View<int32_t> prompt = int32(object.Get("prompt"), "prompt");
   const View<int32_t> stops = int32(object.Get("stopTokens"), "stopTokens");
-  if (prompt.length < 1 || prompt.length > INT32_MAX) throw invalid(object.Env(), "prompt must have a token");
+  if (prompt.length < 1 || prompt.length > INT32_MAX)
+    throw invalid(object.Env(), "prompt must have a token");
   if (stops.length > 64) throw invalid(object.Env(), "there can be 64 stopTokens");
   job.pin(prompt.value);
   job.pin(stops.value);
@@ -96,20 +99,23 @@ cov_generate_request generate_request(const Napi::Object& object, Job& job) {
   return request;
 }
 
-cov_generate_output generate_output(const Napi::Object& object, const cov_generate_request& request, int32_t dims,
-                                    int32_t top_count, Job& job) {
+cov_generate_output generate_output(const Napi::Object& object, const cov_generate_request& request,
+                                    int32_t dims, int32_t top_count, Job& job) {
   const auto tokens = static_cast<uint64_t>(request.max_new_tokens);
   const uint64_t tops = tokens * static_cast<uint64_t>(top_count);
   cov_generate_output out{};
   out.tokens = required_output(job, int32(object.Get("tokens"), "tokens"), tokens, "tokens");
-  out.log_probs = required_output(job, float32(object.Get("logProbs"), "logProbs"), tokens, "logProbs");
+  out.log_probs =
+      required_output(job, float32(object.Get("logProbs"), "logProbs"), tokens, "logProbs");
   if (dims > 0) {
     const View<int8_t> view = optional_int8(object.Get("fingerprints"), "fingerprints");
     out.fingerprints = output(job, view, tokens * static_cast<uint64_t>(dims), "fingerprints");
   }
   if (top_count > 0) {
-    out.top_tokens = output(job, optional_int32(object.Get("topTokens"), "topTokens"), tops, "topTokens");
-    out.top_log_probs = output(job, optional_float32(object.Get("topLogProbs"), "topLogProbs"), tops, "topLogProbs");
+    out.top_tokens =
+        output(job, optional_int32(object.Get("topTokens"), "topTokens"), tops, "topTokens");
+    out.top_log_probs = output(job, optional_float32(object.Get("topLogProbs"), "topLogProbs"),
+                               tops, "topLogProbs");
   }
   return out;
 }
@@ -143,19 +149,22 @@ void prepare_generate(const Napi::CallbackInfo& info, ModelEngine& engine, Job& 
   const int32_t dims = fingerprinted ? work->fingerprint.dims : 0;
   for (uint32_t i = 0; i < request_count(requests, outputs); ++i) {
     work->requests.push_back(generate_request(object_of(requests.Get(i), "a request"), job));
-    work->outputs.push_back(generate_output(object_of(outputs.Get(i), "an output"), work->requests.back(), dims,
-                                            work->options.top_count, job));
+    work->outputs.push_back(generate_output(object_of(outputs.Get(i), "an output"),
+                                            work->requests.back(), dims, work->options.top_count,
+                                            job));
   }
   job.run = [work, raw = &engine] {
-    return cov_model_generate(raw->model, work->requests.data(), static_cast<int32_t>(work->requests.size()),
-                              &work->options, work->outputs.data());
+    return cov_model_generate(raw->model, work->requests.data(),
+                              static_cast<int32_t>(work->requests.size()), &work->options,
+                              work->outputs.data());
   };
   job.result = [work](Napi::Env env) -> Napi::Value {
     Napi::Array list = Napi::Array::New(env, work->outputs.size());
     for (uint32_t i = 0; i < work->outputs.size(); ++i) {
       Napi::Object result = Napi::Object::New(env);
       result.Set("tokenCount", work->outputs[i].token_count);
-      result.Set("stopped", Napi::Boolean::New(env, work->outputs[i].finish_reason == COV_FINISH_STOP));
+      result.Set("stopped",
+                 Napi::Boolean::New(env, work->outputs[i].finish_reason == COV_FINISH_STOP));
       list.Set(i, result);
     }
     return list;
@@ -174,7 +183,8 @@ struct ReplayJob {
 cov_replay_request replay_request(const Napi::Object& object, Job& job) {
   const View<int32_t> prompt = int32(object.Get("prompt"), "prompt");
   const View<int32_t> completion = int32(object.Get("completion"), "completion");
-  if (prompt.length < 1 || prompt.length > INT32_MAX) throw invalid(object.Env(), "prompt must have a token");
+  if (prompt.length < 1 || prompt.length > INT32_MAX)
+    throw invalid(object.Env(), "prompt must have a token");
   if (completion.length < 1 || completion.length > INT32_MAX) {
     throw invalid(object.Env(), "completion must have a token");
   }
@@ -192,11 +202,13 @@ cov_replay_request replay_request(const Napi::Object& object, Job& job) {
   return request;
 }
 
-cov_replay_output replay_output(const Napi::Object& object, uint64_t tokens, int32_t dims, Job& job) {
+cov_replay_output replay_output(const Napi::Object& object, uint64_t tokens, int32_t dims,
+                                Job& job) {
   cov_replay_output out{};
   out.drawn = required_output(job, int32(object.Get("drawn"), "drawn"), tokens, "drawn");
   out.margin = required_output(job, float32(object.Get("margin"), "margin"), tokens, "margin");
-  out.log_probs = required_output(job, float32(object.Get("logProbs"), "logProbs"), tokens, "logProbs");
+  out.log_probs =
+      required_output(job, float32(object.Get("logProbs"), "logProbs"), tokens, "logProbs");
   if (dims > 0) {
     const View<int8_t> view = optional_int8(object.Get("fingerprints"), "fingerprints");
     out.fingerprints = output(job, view, tokens * static_cast<uint64_t>(dims), "fingerprints");
@@ -217,11 +229,13 @@ void prepare_replay(const Napi::CallbackInfo& info, ModelEngine& engine, Job& jo
   for (uint32_t i = 0; i < request_count(requests, outputs); ++i) {
     work->requests.push_back(replay_request(object_of(requests.Get(i), "a request"), job));
     const auto tokens = static_cast<uint64_t>(work->requests.back().completion_length);
-    work->outputs.push_back(replay_output(object_of(outputs.Get(i), "an output"), tokens, dims, job));
+    work->outputs.push_back(
+        replay_output(object_of(outputs.Get(i), "an output"), tokens, dims, job));
   }
   job.run = [work, cancel = job.cancel, raw = &engine] {
-    return cov_model_replay(raw->model, work->requests.data(), static_cast<int32_t>(work->requests.size()),
-                            work->fingerprinted ? &work->fingerprint : nullptr, cancel, work->outputs.data());
+    return cov_model_replay(
+        raw->model, work->requests.data(), static_cast<int32_t>(work->requests.size()),
+        work->fingerprinted ? &work->fingerprint : nullptr, cancel, work->outputs.data());
   };
 }
 

@@ -10,7 +10,8 @@ namespace covenant_node {
 
 // generate(requests, {fingerprint?, topCount, maxBatch, cancel: Int32Array(1), onToken?}, outputs)
 //   -> Promise<{tokenCount, stopped}[]>
-// onToken(request, index, token, logProb) is called on the JavaScript thread, in order, before the promise settles.
+// onToken(request, index, token, logProb) is called on the JavaScript thread, in order, before the
+// promise settles.
 void prepare_generate(const Napi::CallbackInfo& info, ModelEngine& engine, Job& job);
 
 // replay(requests, {fingerprint?, cancel: Int32Array(1)}, outputs) -> Promise<void>

@@ -6,7 +6,7 @@
 
 namespace covenant_node {
 
-// --- Mailbox -----------------------------------------------------------------------------------------------------
+// --- Mailbox ---------------------------------------------------------------------------------
 
 Mailbox::Mailbox(Napi::Env env) : env_(env) {
   const auto call = [](napi_env call_env, napi_value, void*, void* data) {
@@ -21,9 +21,9 @@ Mailbox::Mailbox(Napi::Env env) : env_(env) {
       // A terminated worker can run no more JavaScript; nobody is left to hear of the job.
     }
   };
-  const napi_status status =
-      napi_create_threadsafe_function(env, nullptr, nullptr, Napi::String::New(env, "covenant_kernels"), 0, 1, nullptr,
-                                      nullptr, nullptr, call, &function_);
+  const napi_status status = napi_create_threadsafe_function(
+      env, nullptr, nullptr, Napi::String::New(env, "covenant_kernels"), 0, 1, nullptr, nullptr,
+      nullptr, call, &function_);
   if (status != napi_ok) throw Napi::Error::New(env);
   napi_unref_threadsafe_function(env, function_);
 }
@@ -47,13 +47,14 @@ void Mailbox::remove_pending() {
 
 void Mailbox::close() { napi_release_threadsafe_function(function_, napi_tsfn_release); }
 
-// --- Job ---------------------------------------------------------------------------------------------------------
+// --- Job -------------------------------------------------------------------------------------
 
 Job::Job(Napi::Env env, std::shared_ptr<Mailbox> mailbox)
     : mailbox_(std::move(mailbox)), deferred_(Napi::Promise::Deferred::New(env)) {}
 
 void Job::pin(const Napi::Value& value) {
-  if (!value.IsEmpty() && value.IsObject()) pins_.push_back(Napi::Persistent(value.As<Napi::Object>()));
+  if (!value.IsEmpty() && value.IsObject())
+    pins_.push_back(Napi::Persistent(value.As<Napi::Object>()));
 }
 
 void Job::execute() {
@@ -89,7 +90,7 @@ void Job::abandon() {
   on_token.SuppressDestruct();
 }
 
-// --- JobQueue ----------------------------------------------------------------------------------------------------
+// --- JobQueue --------------------------------------------------------------------------------
 
 JobQueue::JobQueue(std::shared_ptr<Registry> registry, std::function<void()> on_exit)
     : registry_(std::move(registry)), on_exit_(std::move(on_exit)), thread_([this] { work(); }) {
@@ -112,9 +113,12 @@ Napi::Value JobQueue::submit(std::unique_ptr<Job> job) {
       return promise;
     }
   }
-  if (closed_) job->refuse(cov_error(COV_FAILED_PRECONDITION, "the model is closed"), "COV_KERNELS_CLOSED");
-  else job->refuse(cov_error(COV_FAILED_PRECONDITION, "%zu jobs are already waiting; await some of them first",
-                             kQueuedJobsMax), "COV_KERNELS_QUEUE_FULL");
+  if (closed_)
+    job->refuse(cov_error(COV_FAILED_PRECONDITION, "the model is closed"), "COV_KERNELS_CLOSED");
+  else
+    job->refuse(cov_error(COV_FAILED_PRECONDITION,
+                          "%zu jobs are already waiting; await some of them first", kQueuedJobsMax),
+                "COV_KERNELS_QUEUE_FULL");
   Mailbox& mailbox = job->mailbox();
   mailbox.post(std::move(job));
   return promise;
@@ -126,11 +130,13 @@ void JobQueue::close() {
     const std::lock_guard<std::mutex> lock(mutex_);
     closed_ = true;
     dropped.swap(waiting_);
-    if (running_ != nullptr && running_->cancel != nullptr) __atomic_store_n(running_->cancel, 1, __ATOMIC_RELAXED);
+    if (running_ != nullptr && running_->cancel != nullptr)
+      __atomic_store_n(running_->cancel, 1, __ATOMIC_RELAXED);
     wake_.notify_one();
   }
   for (std::unique_ptr<Job>& job : dropped) {
-    job->refuse(cov_error(COV_FAILED_PRECONDITION, "the model was closed before the job began"), "COV_KERNELS_CLOSED");
+    job->refuse(cov_error(COV_FAILED_PRECONDITION, "the model was closed before the job began"),
+                "COV_KERNELS_CLOSED");
     Mailbox& mailbox = job->mailbox();
     mailbox.post(std::move(job));
   }
@@ -165,7 +171,7 @@ void JobQueue::work() {
   if (on_exit_) on_exit_();
 }
 
-// --- environment -------------------------------------------------------------------------------------------------
+// --- environment -----------------------------------------------------------------------------
 
 void Registry::shut_down() {
   for (JobQueue* queue : queues_) queue->close();

@@ -1,5 +1,6 @@
-// Engine threads: heavy calls run on a thread of their own and answer by a promise. No call blocks JavaScript or
-// libuv's pool, and nothing is global: an environment (main thread or worker) has its own mailbox and queues.
+// Engine threads: heavy calls run on a thread of their own and answer by a promise. No call blocks
+// JavaScript or libuv's pool, and nothing is global: an environment (main thread or worker) has its
+// own mailbox and queues.
 #pragma once
 
 #include <napi.h>
@@ -24,8 +25,8 @@ constexpr size_t kQueuedJobsMax = 1024;
 
 class JobQueue;
 
-// Something that happens on the JavaScript thread. `env` is null when the environment is being torn down; then nothing
-// of JavaScript may be touched.
+// Something that happens on the JavaScript thread. `env` is null when the environment is being torn
+// down; then nothing of JavaScript may be touched.
 class Message {
  public:
   virtual ~Message() = default;
@@ -58,9 +59,10 @@ class Job : public Message {
   void pin(const Napi::Value& value);
   Napi::Promise promise() const { return deferred_.Promise(); }
 
-  std::function<cov_status()> run;                    // on the engine thread
-  std::function<Napi::Value(Napi::Env)> result;       // on the JavaScript thread, after success; default undefined
-  int32_t* cancel = nullptr;                          // set to 1 when nobody waits for the job any more
+  std::function<cov_status()> run;  // on the engine thread
+  std::function<Napi::Value(Napi::Env)>
+      result;                 // on the JavaScript thread, after success; default undefined
+  int32_t* cancel = nullptr;  // set to 1 when nobody waits for the job any more
   Napi::FunctionReference on_token;
   Mailbox& mailbox() { return *mailbox_; }
 
@@ -100,10 +102,12 @@ class JobQueue {
   JobQueue(const JobQueue&) = delete;
   JobQueue& operator=(const JobQueue&) = delete;
 
-  // Takes the job; its promise rejects with COV_KERNELS_CLOSED or COV_KERNELS_QUEUE_FULL where it cannot run.
+  // Takes the job; its promise rejects with COV_KERNELS_CLOSED or COV_KERNELS_QUEUE_FULL where it
+  // cannot run.
   Napi::Value submit(std::unique_ptr<Job> job);
 
-  // Waiting jobs are rejected, the running one is asked to stop and then settles as usual; returns at once.
+  // Waiting jobs are rejected, the running one is asked to stop and then settles as usual; returns
+  // at once.
   void close();
   bool closed() const { return closed_; }
 

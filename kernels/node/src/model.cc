@@ -1,5 +1,5 @@
-// The class Model: each instance has an engine thread of its own. Outputs are typed arrays that the caller allocated,
-// so nothing is copied on the way.
+// The class Model: each instance has an engine thread of its own. Outputs are typed arrays that the
+// caller allocated, so nothing is copied on the way.
 #include <atomic>
 #include <cstring>
 #include <memory>
@@ -17,8 +17,8 @@ namespace {
 
 void require_length(Napi::Env env, uint64_t actual, uint64_t wanted, const char* name) {
   if (actual != wanted) {
-    throw invalid(env, std::string(name) + " has " + std::to_string(actual) + " elements instead of " +
-                           std::to_string(wanted));
+    throw invalid(env, std::string(name) + " has " + std::to_string(actual) +
+                           " elements instead of " + std::to_string(wanted));
   }
 }
 
@@ -28,7 +28,8 @@ cov_batch batch_of(const Napi::Value& value, Job& job) {
   const View<int32_t> targets = int32(object.Get("targets"), "targets");
   cov_batch batch{tokens.data, targets.data, integer(object, "sequences", 1, INT32_MAX),
                   integer(object, "sequenceLength", 1, INT32_MAX)};
-  const uint64_t positions = static_cast<uint64_t>(batch.sequences) * static_cast<uint64_t>(batch.sequence_length);
+  const uint64_t positions =
+      static_cast<uint64_t>(batch.sequences) * static_cast<uint64_t>(batch.sequence_length);
   require_length(value.Env(), tokens.length, positions, "tokens");
   require_length(value.Env(), targets.length, positions, "targets");
   job.pin(tokens.value);
@@ -39,15 +40,16 @@ cov_batch batch_of(const Napi::Value& value, Job& job) {
 class Model : public Napi::ObjectWrap<Model> {
  public:
   static Napi::Function define(Napi::Env env) {
-    return DefineClass(env, "Model",
-                       {InstanceMethod<&Model::view>("view"), InstanceMethod<&Model::forward>("forward"),
-                        InstanceMethod<&Model::backward>("backward"),
-                        InstanceMethod<&Model::optimizer_step>("optimizerStep"),
-                        InstanceMethod<&Model::train_step>("trainStep"),
-                        InstanceMethod<&Model::generate>("generate"), InstanceMethod<&Model::replay>("replay"),
-                        InstanceMethod<&Model::step_count>("stepCount"),
-                        InstanceMethod<&Model::set_step_count>("setStepCount"),
-                        InstanceMethod<&Model::memory>("memory"), InstanceMethod<&Model::close>("close")});
+    return DefineClass(
+        env, "Model",
+        {InstanceMethod<&Model::view>("view"), InstanceMethod<&Model::forward>("forward"),
+         InstanceMethod<&Model::backward>("backward"),
+         InstanceMethod<&Model::optimizer_step>("optimizerStep"),
+         InstanceMethod<&Model::train_step>("trainStep"),
+         InstanceMethod<&Model::generate>("generate"), InstanceMethod<&Model::replay>("replay"),
+         InstanceMethod<&Model::step_count>("stepCount"),
+         InstanceMethod<&Model::set_step_count>("setStepCount"),
+         InstanceMethod<&Model::memory>("memory"), InstanceMethod<&Model::close>("close")});
   }
 
   // Made by createModel only, which passes a shared engine.
@@ -68,12 +70,14 @@ class Model : public Napi::ObjectWrap<Model> {
   // (which: 0..3) -> Float32Array over the live buffer
   Napi::Value view(const Napi::CallbackInfo& info) {
     const Napi::Env env = info.Env();
-    if (engine_->queue->closed()) throw error_with_code(env, "COV_KERNELS_CLOSED", "the model is closed");
+    if (engine_->queue->closed())
+      throw error_with_code(env, "COV_KERNELS_CLOSED", "the model is closed");
     const int32_t which = info[0].IsNumber() ? info[0].As<Napi::Number>().Int32Value() : -1;
     if (which < COV_PARAMETERS || which > COV_SECOND_MOMENT) throw invalid(env, "no such buffer");
     float* data = nullptr;
     uint64_t length = 0;
-    // Buffers other than the parameters are allocated on first use, which must not meet a running job.
+    // Buffers other than the parameters are allocated on first use, which must not meet a running
+    // job.
     const std::lock_guard<std::mutex> lock(engine_->busy);
     cov_model* const model = engine_->model;
     throw_if_failed(env, cov_model_buffer(model, static_cast<cov_buffer>(which), &data, &length));
@@ -83,7 +87,8 @@ class Model : public Napi::ObjectWrap<Model> {
     return Napi::Float32Array::New(env, length, buffer, 0);
   }
 
-  // (batch, {keepActivations, topCount, temperature}, {logProbs, entropy, topTokens?, topLogProbs?}) -> Promise<void>
+  // (batch, {keepActivations, topCount, temperature}, {logProbs, entropy, topTokens?,
+  // topLogProbs?}) -> Promise<void>
   Napi::Value forward(const Napi::CallbackInfo& info) {
     const Napi::Env env = info.Env();
     auto job = new_job(info);
@@ -92,7 +97,8 @@ class Model : public Napi::ObjectWrap<Model> {
     const cov_forward_options options{object.Get("keepActivations").ToBoolean() ? 1 : 0,
                                       integer(object, "topCount", 0, 256),
                                       static_cast<float>(number(object, "temperature"))};
-    const uint64_t positions = static_cast<uint64_t>(batch.sequences) * static_cast<uint64_t>(batch.sequence_length);
+    const uint64_t positions =
+        static_cast<uint64_t>(batch.sequences) * static_cast<uint64_t>(batch.sequence_length);
     const uint64_t tops = positions * static_cast<uint64_t>(options.top_count);
     const Napi::Object arrays = object_of(info[2], "output");
     const View<float> log_probs = float32(arrays.Get("logProbs"), "logProbs");
@@ -105,12 +111,16 @@ class Model : public Napi::ObjectWrap<Model> {
       require_length(env, top_tokens.length, tops, "topTokens");
       require_length(env, top_log_probs.length, tops, "topLogProbs");
     }
-    for (const Napi::Value& value : {log_probs.value, entropy.value, top_tokens.value, top_log_probs.value}) {
+    for (const Napi::Value& value :
+         {log_probs.value, entropy.value, top_tokens.value, top_log_probs.value}) {
       job->pin(value);
     }
-    const cov_forward_output output{log_probs.data, entropy.data, options.top_count > 0 ? top_tokens.data : nullptr,
+    const cov_forward_output output{log_probs.data, entropy.data,
+                                    options.top_count > 0 ? top_tokens.data : nullptr,
                                     options.top_count > 0 ? top_log_probs.data : nullptr};
-    job->run = [=, engine = engine_.get()] { return cov_model_forward(engine->model, &batch, &options, &output); };
+    job->run = [=, engine = engine_.get()] {
+      return cov_model_forward(engine->model, &batch, &options, &output);
+    };
     return submit(std::move(job));
   }
 
@@ -184,9 +194,11 @@ class Model : public Napi::ObjectWrap<Model> {
   // (count) -> void
   void set_step_count(const Napi::CallbackInfo& info) {
     const Napi::Env env = info.Env();
-    if (engine_->queue->closed()) throw error_with_code(env, "COV_KERNELS_CLOSED", "the model is closed");
+    if (engine_->queue->closed())
+      throw error_with_code(env, "COV_KERNELS_CLOSED", "the model is closed");
     const double count = info[0].IsNumber() ? info[0].As<Napi::Number>().DoubleValue() : -1;
-    if (!(count >= 0 && count <= 9007199254740991.0)) throw invalid(env, "optimizerStepCount must be a count");
+    if (!(count >= 0 && count <= 9007199254740991.0))
+      throw invalid(env, "optimizerStepCount must be a count");
     const std::lock_guard<std::mutex> lock(engine_->busy);
     throw_if_failed(env, cov_model_set_step_count(engine_->model, static_cast<int64_t>(count)));
     engine_->note();
@@ -218,7 +230,8 @@ Napi::Value create_model(const Napi::CallbackInfo& info) {
   options.threads = integer_or(object, "threads", 0, 256, 0);
   if (!object.Get("memoryLimitBytes").IsUndefined()) {
     const double limit = number(object, "memoryLimitBytes");
-    if (!(limit >= 0 && limit <= 9007199254740991.0)) throw invalid(env, "memoryLimitBytes must be a count");
+    if (!(limit >= 0 && limit <= 9007199254740991.0))
+      throw invalid(env, "memoryLimitBytes must be a count");
     options.memory_limit_bytes = static_cast<uint64_t>(limit);
   }
   const auto engine = std::make_shared<ModelEngine>(addon_data(env).registry);

@@ -1,4 +1,7 @@
-// Jobs without a model: compressing, merging, applying, hashing. They run one after the other on one engine thread.
+// Jobs without a model: compressing, merging, applying, hashing. They run one after the other on
+// one engine thread.
+#include "covenant/sparse.h"
+
 #include <cstdlib>
 #include <memory>
 #include <string>
@@ -8,7 +11,6 @@
 #include "bindings.h"
 #include "convert.h"
 #include "covenant/hash.h"
-#include "covenant/sparse.h"
 #include "jobs.h"
 
 namespace covenant_node {
@@ -22,15 +24,20 @@ Tensors shared_tensors(const Napi::Value& value) {
 
 int32_t count_of(const Tensors& tensors) { return static_cast<int32_t>(tensors->size()); }
 
-std::unique_ptr<Job> new_job(Napi::Env env) { return std::make_unique<Job>(env, addon_data(env).mailbox); }
+std::unique_ptr<Job> new_job(Napi::Env env) {
+  return std::make_unique<Job>(env, addon_data(env).mailbox);
+}
 
 Napi::Value submit(Napi::Env env, std::unique_ptr<Job> job) {
   return addon_data(env).stateless->submit(std::move(job));
 }
 
-int32_t threads_of(const Napi::Object& options) { return integer_or(options, "threads", 1, 256, 1); }
+int32_t threads_of(const Napi::Object& options) {
+  return integer_or(options, "threads", 1, 256, 1);
+}
 
-// ({base, current, errorFeedback, tensors, errorDecay, keepPerChunk, mode, threads?, body: Uint8Array}) -> Promise<void>
+// ({base, current, errorFeedback, tensors, errorDecay, keepPerChunk, mode, threads?, body:
+// Uint8Array}) -> Promise<void>
 Napi::Value compress(const Napi::CallbackInfo& info) {
   const Napi::Object options = object_of(info[0], "options");
   const View<float> base = float32(options.Get("base"), "base");
@@ -46,9 +53,11 @@ Napi::Value compress(const Napi::CallbackInfo& info) {
                                  static_cast<float>(number(options, "errorDecay"))};
   const int32_t threads = threads_of(options);
   auto job = new_job(info.Env());
-  for (const Napi::Value& value : {base.value, current.value, feedback.value, body.value}) job->pin(value);
+  for (const Napi::Value& value : {base.value, current.value, feedback.value, body.value})
+    job->pin(value);
   job->run = [=] {
-    return cov_sparse_compress(&source, tensors->data(), count_of(tensors), format, threads, body.data, body.length);
+    return cov_sparse_compress(&source, tensors->data(), count_of(tensors), format, threads,
+                               body.data, body.length);
   };
   return submit(info.Env(), std::move(job));
 }
@@ -73,22 +82,26 @@ Napi::Value decode(const Napi::CallbackInfo& info) {
   job->pin(body.value);
   job->run = [=]() -> cov_status {
     uint64_t kept = 0;
-    cov_status status = cov_sparse_check(body.data, body.length, tensors->data(), count_of(tensors), format, &kept);
+    cov_status status =
+        cov_sparse_check(body.data, body.length, tensors->data(), count_of(tensors), format, &kept);
     if (status.code != COV_OK) return status;
     arrays->indices = static_cast<uint32_t*>(std::malloc(kept * sizeof(uint32_t) + 1));
     arrays->values = static_cast<float*>(std::malloc(kept * sizeof(float) + 1));
-    if (!arrays->indices || !arrays->values) return cov_error(COV_OUT_OF_MEMORY, "no memory for the decoded values");
-    return cov_sparse_decode(body.data, body.length, tensors->data(), count_of(tensors), format, arrays->indices,
-                             arrays->values, kept, &arrays->kept);
+    if (!arrays->indices || !arrays->values)
+      return cov_error(COV_OUT_OF_MEMORY, "no memory for the decoded values");
+    return cov_sparse_decode(body.data, body.length, tensors->data(), count_of(tensors), format,
+                             arrays->indices, arrays->values, kept, &arrays->kept);
   };
   job->result = [arrays](Napi::Env env) -> Napi::Value {
     Napi::Object result = Napi::Object::New(env);
     const uint64_t bytes = arrays->kept * 4;
     void* const indices = std::exchange(arrays->indices, nullptr);
-    const Napi::ArrayBuffer index_buffer = adopt(env, indices, bytes, [indices] { std::free(indices); }, true);
+    const Napi::ArrayBuffer index_buffer =
+        adopt(env, indices, bytes, [indices] { std::free(indices); }, true);
     result.Set("indices", Napi::Uint32Array::New(env, arrays->kept, index_buffer, 0));
     void* const values = std::exchange(arrays->values, nullptr);
-    const Napi::ArrayBuffer value_buffer = adopt(env, values, bytes, [values] { std::free(values); }, true);
+    const Napi::ArrayBuffer value_buffer =
+        adopt(env, values, bytes, [values] { std::free(values); }, true);
     result.Set("values", Napi::Float32Array::New(env, arrays->kept, value_buffer, 0));
     return result;
   };
@@ -111,13 +124,16 @@ int32_t rule_of(const Napi::Object& options) {
   throw invalid(options.Env(), "rule must be \"contributors\" or \"all\"");
 }
 
-// ({updates, weights, tensors, rule, clipToMedianNorm, keepPerChunk, mode, threads?}) -> Promise<Uint8Array>
+// ({updates, weights, tensors, rule, clipToMedianNorm, keepPerChunk, mode, threads?}) ->
+// Promise<Uint8Array>
 Napi::Value aggregate(const Napi::CallbackInfo& info) {
   const Napi::Object options = object_of(info[0], "options");
   const Napi::Array updates = array_of(options.Get("updates"), "updates");
   const View<float> weights = float32(options.Get("weights"), "weights");
-  if (weights.length != updates.Length()) throw invalid(info.Env(), "there must be one weight for each update");
-  if (updates.Length() > COV_SPARSE_PEERS_MAX) throw invalid(info.Env(), "there are more than 4096 updates");
+  if (weights.length != updates.Length())
+    throw invalid(info.Env(), "there must be one weight for each update");
+  if (updates.Length() > COV_SPARSE_PEERS_MAX)
+    throw invalid(info.Env(), "there are more than 4096 updates");
   const Napi::Value clip = options.Get("clipToMedianNorm");
   if (!clip.IsBoolean()) throw invalid(info.Env(), "clipToMedianNorm must be true or false");
   const Tensors tensors = shared_tensors(options.Get("tensors"));
@@ -132,15 +148,16 @@ Napi::Value aggregate(const Napi::CallbackInfo& info) {
     job->pin(update.value);
   }
   job->pin(weights.value);
-  merge->input = {merge->bodies.data(), merge->body_bytes.data(),  weights.data,
-                  static_cast<int32_t>(updates.Length()), rule_of(options), clip.As<Napi::Boolean>().Value() ? 1 : 0};
+  merge->input = {merge->bodies.data(), merge->body_bytes.data(),
+                  weights.data,         static_cast<int32_t>(updates.Length()),
+                  rule_of(options),     clip.As<Napi::Boolean>().Value() ? 1 : 0};
   job->run = [=] {
-    return cov_sparse_merge(&merge->input, tensors->data(), count_of(tensors), format, threads, &merge->merged);
+    return cov_sparse_merge(&merge->input, tensors->data(), count_of(tensors), format, threads,
+                            &merge->merged);
   };
   job->result = [merge](Napi::Env env) -> Napi::Value {
     const cov_bytes bytes = std::exchange(merge->merged, cov_bytes{});
-    const Napi::ArrayBuffer buffer =
-        adopt(
+    const Napi::ArrayBuffer buffer = adopt(
         env, bytes.data, bytes.length,
         [bytes] {
           cov_bytes mine = bytes;
@@ -170,12 +187,14 @@ Napi::Value apply_merged(const Napi::CallbackInfo& info) {
   job->pin(merged.value);
   job->run = [=] {
     skipped->tensors.resize(tensors->size());
-    return cov_merged_apply(parameters.data, parameters.length, merged.data, merged.length, tensors->data(),
-                            count_of(tensors), rate, skipped->tensors.data(), &skipped->count);
+    return cov_merged_apply(parameters.data, parameters.length, merged.data, merged.length,
+                            tensors->data(), count_of(tensors), rate, skipped->tensors.data(),
+                            &skipped->count);
   };
   job->result = [skipped](Napi::Env env) -> Napi::Value {
     Napi::Array list = Napi::Array::New(env, static_cast<size_t>(skipped->count));
-    for (uint32_t i = 0; i < static_cast<uint32_t>(skipped->count); ++i) list.Set(i, skipped->tensors[i]);
+    for (uint32_t i = 0; i < static_cast<uint32_t>(skipped->count); ++i)
+      list.Set(i, skipped->tensors[i]);
     Napi::Object result = Napi::Object::New(env);
     result.Set("nonFiniteTensors", list);
     return result;
@@ -195,8 +214,8 @@ Napi::Value apply_update(const Napi::CallbackInfo& info) {
   job->pin(parameters.value);
   job->pin(body.value);
   job->run = [=] {
-    return cov_sparse_apply(parameters.data, parameters.length, body.data, body.length, tensors->data(),
-                            count_of(tensors), format, scale);
+    return cov_sparse_apply(parameters.data, parameters.length, body.data, body.length,
+                            tensors->data(), count_of(tensors), format, scale);
   };
   return submit(info.Env(), std::move(job));
 }
@@ -211,7 +230,8 @@ Napi::Value state_root(const Napi::CallbackInfo& info) {
   job->pin(parameters.value);
   job->pin(root.value);
   job->run = [=] {
-    return cov_state_root(parameters.data, parameters.length, tensors->data(), count_of(tensors), 1, root.data);
+    return cov_state_root(parameters.data, parameters.length, tensors->data(), count_of(tensors), 1,
+                          root.data);
   };
   return submit(info.Env(), std::move(job));
 }

@@ -15,7 +15,8 @@ Napi::Value tensor_table(const Napi::CallbackInfo& info) {
   const cov_model_shape shape = shape_of(info[0]);
   throw_if_failed(info.Env(), cov_shape_check(&shape));
   std::vector<cov_tensor_info> tensors(static_cast<size_t>(cov_tensor_count(&shape)));
-  throw_if_failed(info.Env(), cov_tensor_table(&shape, tensors.data(), static_cast<int32_t>(tensors.size())));
+  throw_if_failed(info.Env(),
+                  cov_tensor_table(&shape, tensors.data(), static_cast<int32_t>(tensors.size())));
   return tensors_to_js(info.Env(), tensors);
 }
 
@@ -23,8 +24,9 @@ Napi::Value tensor_table(const Napi::CallbackInfo& info) {
 Napi::Value tensor_table_root(const Napi::CallbackInfo& info) {
   const std::vector<cov_tensor_info> tensors = tensors_of(info[0]);
   Napi::Uint8Array root = Napi::Uint8Array::New(info.Env(), COV_HASH_BYTES);
-  throw_if_failed(info.Env(),
-                  cov_tensor_table_root(tensors.data(), static_cast<int32_t>(tensors.size()), root.Data()));
+  throw_if_failed(
+      info.Env(),
+      cov_tensor_table_root(tensors.data(), static_cast<int32_t>(tensors.size()), root.Data()));
   return root;
 }
 
@@ -38,7 +40,8 @@ Napi::Value initial_parameters(const Napi::CallbackInfo& info) {
   const uint64_t seed = info[1].As<Napi::BigInt>().Uint64Value(&lossless);
   if (!lossless) throw invalid(env, "seed must be from 0 to 2^64 - 1");
   Napi::Float32Array parameters = Napi::Float32Array::New(env, cov_parameter_count(&shape));
-  throw_if_failed(env, cov_initial_parameters(&shape, seed, parameters.Data(), parameters.ElementLength()));
+  throw_if_failed(
+      env, cov_initial_parameters(&shape, seed, parameters.Data(), parameters.ElementLength()));
   return parameters;
 }
 
@@ -47,8 +50,9 @@ Napi::Value sparse_size(const Napi::CallbackInfo& info) {
   const std::vector<cov_tensor_info> tensors = tensors_of(info[0]);
   uint64_t bytes = 0;
   uint64_t kept = 0;
-  throw_if_failed(info.Env(), cov_sparse_size(tensors.data(), static_cast<int32_t>(tensors.size()),
-                                              format_of(object_of(info[1], "format")), &bytes, &kept));
+  throw_if_failed(info.Env(),
+                  cov_sparse_size(tensors.data(), static_cast<int32_t>(tensors.size()),
+                                  format_of(object_of(info[1], "format")), &bytes, &kept));
   Napi::Object result = Napi::Object::New(info.Env());
   result.Set("bodyBytes", static_cast<double>(bytes));
   result.Set("keptMax", static_cast<double>(kept));
@@ -68,7 +72,8 @@ Napi::Value uniform_at(const Napi::CallbackInfo& info) {
   uint8_t seed[32];
   seed_of(info[0], "seed", seed);
   if (!info[1].IsNumber()) throw invalid(info.Env(), "index must be a number");
-  return Napi::Number::New(info.Env(), cov_uniform_at(seed, info[1].As<Napi::Number>().Uint32Value()));
+  return Napi::Number::New(info.Env(),
+                           cov_uniform_at(seed, info[1].As<Napi::Number>().Uint32Value()));
 }
 
 // () -> {cpuPath, defaultThreads}
@@ -84,7 +89,8 @@ Napi::Value machine(const Napi::CallbackInfo& info) {
 void export_tables(Napi::Env env, Napi::Object exports) {
   exports.Set("tensorTable", Napi::Function::New(env, tensor_table, "tensorTable"));
   exports.Set("tensorTableRoot", Napi::Function::New(env, tensor_table_root, "tensorTableRoot"));
-  exports.Set("initialParameters", Napi::Function::New(env, initial_parameters, "initialParameters"));
+  exports.Set("initialParameters",
+              Napi::Function::New(env, initial_parameters, "initialParameters"));
   exports.Set("sparseSize", Napi::Function::New(env, sparse_size, "sparseSize"));
   exports.Set("sha256", Napi::Function::New(env, sha256, "sha256"));
   exports.Set("uniformAt", Napi::Function::New(env, uniform_at, "uniformAt"));

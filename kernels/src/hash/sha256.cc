@@ -21,8 +21,8 @@ const uint32_t kRoundConstants[64] = {
 namespace {
 
 uint32_t load_big_endian(const uint8_t* at) {
-  return static_cast<uint32_t>(at[0]) << 24 | static_cast<uint32_t>(at[1]) << 16 | static_cast<uint32_t>(at[2]) << 8 |
-         at[3];
+  return static_cast<uint32_t>(at[0]) << 24 | static_cast<uint32_t>(at[1]) << 16 |
+         static_cast<uint32_t>(at[2]) << 8 | at[3];
 }
 
 void store_big_endian(uint8_t* at, uint32_t value) {
@@ -64,9 +64,8 @@ void sha256_blocks_portable(uint32_t state[8], const uint8_t* data, size_t block
 }
 
 Sha256::Sha256(BlockFunction blocks)
-    : blocks_(blocks),
-      state_{0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a,
-             0x510e527f, 0x9b05688c, 0x1f83d9ab, 0x5be0cd19} {}
+    : blocks_(blocks), state_{0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a,
+                              0x510e527f, 0x9b05688c, 0x1f83d9ab, 0x5be0cd19} {}
 
 Sha256::Sha256() : Sha256(best_blocks()) {}
 

@@ -1,4 +1,5 @@
-// SHA-256 with the SHA instructions of x86: two rounds an instruction, the message schedule in four registers.
+// SHA-256 with the SHA instructions of x86: two rounds an instruction, the message schedule in four
+// registers.
 #include "hash/sha256.h"
 
 #if defined(__x86_64__)
@@ -33,13 +34,15 @@ void sha256_blocks_shani(uint32_t state[8], const uint8_t* data, size_t blocks) 
     }
 #pragma GCC unroll 16
     for (int i = 0; i < 16; ++i) {
-      const __m128i constants = _mm_loadu_si128(reinterpret_cast<const __m128i*>(kRoundConstants) + i);
+      const __m128i constants =
+          _mm_loadu_si128(reinterpret_cast<const __m128i*>(kRoundConstants) + i);
       const __m128i sum = _mm_add_epi32(w[i & 3], constants);
       cdgh = _mm_sha256rnds2_epu32(cdgh, abef, sum);
       abef = _mm_sha256rnds2_epu32(abef, cdgh, _mm_shuffle_epi32(sum, 0x0e));
       if (i < 12) {
         const __m128i middle = _mm_alignr_epi8(w[(i + 3) & 3], w[(i + 2) & 3], 4);
-        const __m128i partial = _mm_add_epi32(_mm_sha256msg1_epu32(w[i & 3], w[(i + 1) & 3]), middle);
+        const __m128i partial =
+            _mm_add_epi32(_mm_sha256msg1_epu32(w[i & 3], w[(i + 1) & 3]), middle);
         w[i & 3] = _mm_sha256msg2_epu32(partial, w[(i + 3) & 3]);
       }
     }

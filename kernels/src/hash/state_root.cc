@@ -10,7 +10,8 @@
 #include "covenant/hash.h"
 #include "hash/sha256.h"
 
-static_assert(std::endian::native == std::endian::little, "state is hashed as little-endian fp32 without conversion");
+static_assert(std::endian::native == std::endian::little,
+              "state is hashed as little-endian fp32 without conversion");
 
 namespace covenant::hash {
 namespace {
@@ -51,7 +52,8 @@ cov_status cov_merkle_root(const uint8_t* items, uint64_t count, uint8_t root[CO
         hash_node(left, left + COV_HASH_BYTES, &level[i / 2 * COV_HASH_BYTES]);
       }
       if (count % 2 == 1) {
-        std::memmove(&level[count / 2 * COV_HASH_BYTES], &level[(count - 1) * COV_HASH_BYTES], COV_HASH_BYTES);
+        std::memmove(&level[count / 2 * COV_HASH_BYTES], &level[(count - 1) * COV_HASH_BYTES],
+                     COV_HASH_BYTES);
       }
       count = (count + 1) / 2;
     }
@@ -62,19 +64,21 @@ cov_status cov_merkle_root(const uint8_t* items, uint64_t count, uint8_t root[CO
   }
 }
 
-cov_status cov_tensor_table_root(const cov_tensor_info* tensors, int32_t tensor_count, uint8_t root[COV_HASH_BYTES]) {
+cov_status cov_tensor_table_root(const cov_tensor_info* tensors, int32_t tensor_count,
+                                 uint8_t root[COV_HASH_BYTES]) {
   Sha256 hash;
   for (int32_t t = 0; t < tensor_count; ++t) {
     const cov_tensor_info& tensor = tensors[t];
     if (tensor.rank != 1 && tensor.rank != 2) {
-      return cov_error(COV_INVALID_ARGUMENT, "tensor %s has %d dimensions; 1 or 2 are possible", tensor.name,
-                       tensor.rank);
+      return cov_error(COV_INVALID_ARGUMENT, "tensor %s has %d dimensions; 1 or 2 are possible",
+                       tensor.name, tensor.rank);
     }
     char line[COV_TENSOR_NAME_BYTES + 48];
-    const int length = tensor.rank == 1
-                           ? std::snprintf(line, sizeof line, "%s\t%" PRId64 "\n", tensor.name, tensor.dims[0])
-                           : std::snprintf(line, sizeof line, "%s\t%" PRId64 "x%" PRId64 "\n", tensor.name,
-                                           tensor.dims[0], tensor.dims[1]);
+    const int length =
+        tensor.rank == 1
+            ? std::snprintf(line, sizeof line, "%s\t%" PRId64 "\n", tensor.name, tensor.dims[0])
+            : std::snprintf(line, sizeof line, "%s\t%" PRId64 "x%" PRId64 "\n", tensor.name,
+                            tensor.dims[0], tensor.dims[1]);
     hash.update(line, static_cast<size_t>(length));
   }
   hash.finish(root);
@@ -92,20 +96,24 @@ cov_status cov_state_root(const float* parameters, uint64_t length, const cov_te
     for (int32_t t = 0; t < tensor_count; ++t) {
       const cov_tensor_info& tensor = tensors[t];
       if (tensor.offset > length || tensor.length > length - tensor.offset) {
-        return cov_error(COV_INVALID_ARGUMENT, "tensor %s ends beyond the %" PRIu64 " parameters", tensor.name, length);
+        return cov_error(COV_INVALID_ARGUMENT, "tensor %s ends beyond the %" PRIu64 " parameters",
+                         tensor.name, length);
       }
       for (uint64_t at = 0; at < tensor.length; at += kPieceFloats) {
-        pieces.push_back({parameters + tensor.offset + at, std::min(kPieceFloats, tensor.length - at)});
+        pieces.push_back(
+            {parameters + tensor.offset + at, std::min(kPieceFloats, tensor.length - at)});
       }
     }
     std::vector<uint8_t> items((pieces.size() + 1) * COV_HASH_BYTES);
-    if (cov_status status = cov_tensor_table_root(tensors, tensor_count, items.data()); status.code != COV_OK) {
+    if (cov_status status = cov_tensor_table_root(tensors, tensor_count, items.data());
+        status.code != COV_OK) {
       return status;
     }
     covenant::ThreadPool pool(std::max(1, threads));
     pool.run(static_cast<int64_t>(pieces.size()), [&](int64_t i) {
       const Piece& piece = pieces[static_cast<size_t>(i)];
-      cov_sha256(piece.at, piece.floats * sizeof(float), &items[static_cast<size_t>(i + 1) * COV_HASH_BYTES]);
+      cov_sha256(piece.at, piece.floats * sizeof(float),
+                 &items[static_cast<size_t>(i + 1) * COV_HASH_BYTES]);
     });
     return cov_merkle_root(items.data(), pieces.size() + 1, root);
   } catch (const std::bad_alloc&) {

@@ -4,7 +4,8 @@
 
 namespace covenant::sparse {
 
-uint32_t accumulate_avx512(const float* base, const float* current, float beta, float* e, int32_t n) {
+uint32_t accumulate_avx512(const float* base, const float* current, float beta, float* e,
+                           int32_t n) {
 #include "sparse/accumulate_loop.inc"
 }
 

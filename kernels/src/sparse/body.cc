@@ -6,10 +6,12 @@
 
 namespace covenant::sparse {
 
-cov_status check_body_frame(const uint8_t* body, uint64_t body_bytes, const cov_tensor_info* tensors,
-                            int32_t tensor_count, cov_sparse_format format) {
+cov_status check_body_frame(const uint8_t* body, uint64_t body_bytes,
+                            const cov_tensor_info* tensors, int32_t tensor_count,
+                            cov_sparse_format format) {
   uint64_t wanted = 0;
-  if (cov_status status = cov_sparse_size(tensors, tensor_count, format, &wanted, nullptr); status.code != COV_OK) {
+  if (cov_status status = cov_sparse_size(tensors, tensor_count, format, &wanted, nullptr);
+      status.code != COV_OK) {
     return status;
   }
   if (body_bytes < kHeaderBytes) {
@@ -19,23 +21,28 @@ cov_status check_body_frame(const uint8_t* body, uint64_t body_bytes, const cov_
     return refuse(COV_SPARSE_WRONG_MAGIC, "the body is not covenant.sparse.v1");
   }
   if (body[4] != format.mode || body[5] != 1) {
-    return refuse(COV_SPARSE_WRONG_MODE, "mode %d, chunking %d; agreed are %d and 1", body[4], body[5], format.mode);
+    return refuse(COV_SPARSE_WRONG_MODE, "mode %d, chunking %d; agreed are %d and 1", body[4],
+                  body[5], format.mode);
   }
   if (const int32_t keep = load_u16(body + 6); keep != format.keep_per_chunk) {
-    return refuse(COV_SPARSE_WRONG_KEEP, "%d kept per chunk; agreed are %d", keep, format.keep_per_chunk);
+    return refuse(COV_SPARSE_WRONG_KEEP, "%d kept per chunk; agreed are %d", keep,
+                  format.keep_per_chunk);
   }
   if (const uint32_t count = load_u32(body + 8); count != static_cast<uint32_t>(tensor_count)) {
-    return refuse(COV_SPARSE_WRONG_TENSOR_COUNT, "%u tensors; the model has %d", count, tensor_count);
+    return refuse(COV_SPARSE_WRONG_TENSOR_COUNT, "%u tensors; the model has %d", count,
+                  tensor_count);
   }
   if (body_bytes != wanted) {
-    return refuse(COV_SPARSE_WRONG_SIZE, "%" PRIu64 " bytes; this model's updates have %" PRIu64, body_bytes, wanted);
+    return refuse(COV_SPARSE_WRONG_SIZE, "%" PRIu64 " bytes; this model's updates have %" PRIu64,
+                  body_bytes, wanted);
   }
   return cov_ok();
 }
 
 int32_t read_tensor_header(const uint8_t* bytes, cov_sparse_format format, TensorHeader& header) {
   header.top_scale = static_cast<int16_t>(load_u16(bytes));
-  if (header.top_scale > kTopScaleMax || header.top_scale < -kTopScaleMax) return COV_SPARSE_SCALE_OUT_OF_BOUNDS;
+  if (header.top_scale > kTopScaleMax || header.top_scale < -kTopScaleMax)
+    return COV_SPARSE_SCALE_OUT_OF_BOUNDS;
   if (format.mode != 2) return COV_OK;
   // The header of a tensor that sends nothing; that nothing follows is checked after its chunks.
   if (header.top_scale == 0 && bytes[2] == 0 && bytes[3] == 0) return COV_OK;
@@ -46,15 +53,17 @@ int32_t read_tensor_header(const uint8_t* bytes, cov_sparse_format format, Tenso
 }
 
 cov_status refuse_tensor(int32_t code, const cov_tensor_info& tensor, uint64_t chunk) {
-  return refuse(code, "tensor %s, chunk %" PRIu64 ": %s", tensor.name, chunk, cov_sparse_code_name(code));
+  return refuse(code, "tensor %s, chunk %" PRIu64 ": %s", tensor.name, chunk,
+                cov_sparse_code_name(code));
 }
 
 }  // namespace covenant::sparse
 
 using namespace covenant::sparse;
 
-cov_status cov_sparse_check(const uint8_t* body, uint64_t body_bytes, const cov_tensor_info* tensors,
-                            int32_t tensor_count, cov_sparse_format format, uint64_t* kept) {
+cov_status cov_sparse_check(const uint8_t* body, uint64_t body_bytes,
+                            const cov_tensor_info* tensors, int32_t tensor_count,
+                            cov_sparse_format format, uint64_t* kept) {
   uint64_t count = 0;
   const cov_status status = visit_chunks(
       body, body_bytes, tensors, tensor_count, format,
@@ -63,23 +72,27 @@ cov_status cov_sparse_check(const uint8_t* body, uint64_t body_bytes, const cov_
   return status;
 }
 
-cov_status cov_sparse_decode(const uint8_t* body, uint64_t body_bytes, const cov_tensor_info* tensors,
-                             int32_t tensor_count, cov_sparse_format format, uint32_t* indices, float* values,
+cov_status cov_sparse_decode(const uint8_t* body, uint64_t body_bytes,
+                             const cov_tensor_info* tensors, int32_t tensor_count,
+                             cov_sparse_format format, uint32_t* indices, float* values,
                              uint64_t capacity, uint64_t* kept) {
   uint64_t wanted = 0;
   *kept = 0;
-  if (cov_status status = cov_sparse_check(body, body_bytes, tensors, tensor_count, format, &wanted);
+  if (cov_status status =
+          cov_sparse_check(body, body_bytes, tensors, tensor_count, format, &wanted);
       status.code != COV_OK) {
     return status;
   }
   if (capacity < wanted) {
-    return cov_error(COV_INVALID_ARGUMENT, "room for %" PRIu64 " values; there are %" PRIu64, capacity, wanted);
+    return cov_error(COV_INVALID_ARGUMENT, "room for %" PRIu64 " values; there are %" PRIu64,
+                     capacity, wanted);
   }
   uint64_t at = 0;
   const cov_status status = visit_chunks(body, body_bytes, tensors, tensor_count, format,
                                          [&](int32_t, uint64_t first, const Chunk& chunk) {
                                            for (int32_t j = 0; j < chunk.kept; ++j, ++at) {
-                                             indices[at] = static_cast<uint32_t>(first + chunk.indices[j]);
+                                             indices[at] =
+                                                 static_cast<uint32_t>(first + chunk.indices[j]);
                                              values[at] = chunk.values[j];
                                            }
                                          });
@@ -87,12 +100,14 @@ cov_status cov_sparse_decode(const uint8_t* body, uint64_t body_bytes, const cov
   return status;
 }
 
-cov_status cov_sparse_apply(float* parameters, uint64_t length, const uint8_t* body, uint64_t body_bytes,
-                            const cov_tensor_info* tensors, int32_t tensor_count, cov_sparse_format format,
-                            float scale) {
+cov_status cov_sparse_apply(float* parameters, uint64_t length, const uint8_t* body,
+                            uint64_t body_bytes, const cov_tensor_info* tensors,
+                            int32_t tensor_count, cov_sparse_format format, float scale) {
   if (!std::isfinite(scale)) return cov_error(COV_INVALID_ARGUMENT, "scale is not finite");
-  if (cov_status status = check_tensors(tensors, tensor_count, length); status.code != COV_OK) return status;
-  if (cov_status status = cov_sparse_check(body, body_bytes, tensors, tensor_count, format, nullptr);
+  if (cov_status status = check_tensors(tensors, tensor_count, length); status.code != COV_OK)
+    return status;
+  if (cov_status status =
+          cov_sparse_check(body, body_bytes, tensors, tensor_count, format, nullptr);
       status.code != COV_OK) {
     return status;
   }

@@ -9,8 +9,9 @@
 namespace covenant::sparse {
 
 // Header and total size. After COV_OK every tensor header and chunk lies inside the body.
-cov_status check_body_frame(const uint8_t* body, uint64_t body_bytes, const cov_tensor_info* tensors,
-                            int32_t tensor_count, cov_sparse_format format);
+cov_status check_body_frame(const uint8_t* body, uint64_t body_bytes,
+                            const cov_tensor_info* tensors, int32_t tensor_count,
+                            cov_sparse_format format);
 
 // What a tensor header says.
 struct TensorHeader {
@@ -28,12 +29,13 @@ inline uint64_t chunk_at(uint64_t chunk, const ChunkLayout& full, cov_sparse_for
 
 cov_status refuse_tensor(int32_t code, const cov_tensor_info& tensor, uint64_t chunk);
 
-// Validates the body while calling visit(tensor, first index of the chunk in the flat buffer, chunk) for each chunk
-// that sends something, in ascending order.
+// Validates the body while calling visit(tensor, first index of the chunk in the flat buffer,
+// chunk) for each chunk that sends something, in ascending order.
 template <typename Visit>
 cov_status visit_chunks(const uint8_t* body, uint64_t body_bytes, const cov_tensor_info* tensors,
                         int32_t tensor_count, cov_sparse_format format, const Visit& visit) {
-  if (cov_status status = check_body_frame(body, body_bytes, tensors, tensor_count, format); status.code != COV_OK) {
+  if (cov_status status = check_body_frame(body, body_bytes, tensors, tensor_count, format);
+      status.code != COV_OK) {
     return status;
   }
   const ChunkLayout full(COV_SPARSE_CHUNK, format);
@@ -50,10 +52,12 @@ cov_status visit_chunks(const uint8_t* body, uint64_t body_bytes, const cov_tens
       const int32_t n = chunk_length(tensors[t].length, c);
       const ChunkLayout layout = n == COV_SPARSE_CHUNK ? full : ChunkLayout(n, format);
       const uint8_t* const bytes = at + chunk_at(c, full, format);
-      const int32_t reason = read_chunk(bytes, layout, format.mode, header.top_scale, header.levels, chunk);
+      const int32_t reason =
+          read_chunk(bytes, layout, format.mode, header.top_scale, header.levels, chunk);
       if (reason != COV_OK) return refuse_tensor(reason, tensors[t], c);
       if (bytes[0] > top_code) top_code = bytes[0];
-      if (chunk.kept > 0) visit(t, tensors[t].offset + c * COV_SPARSE_CHUNK, static_cast<const Chunk&>(chunk));
+      if (chunk.kept > 0)
+        visit(t, tensors[t].offset + c * COV_SPARSE_CHUNK, static_cast<const Chunk&>(chunk));
     }
     // A tensor that sends nothing has an all-zero header; any other uses its top scale.
     const uint64_t header_bytes = tensor_header_bytes(format);

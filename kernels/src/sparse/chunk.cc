@@ -5,8 +5,9 @@
 
 namespace covenant::sparse {
 
-void write_chunk(uint8_t* bytes, const ChunkLayout& layout, int32_t mode, int32_t scale_code, int32_t scale,
-                 Levels levels, const uint16_t* indices, const float* values, float* sent) {
+void write_chunk(uint8_t* bytes, const ChunkLayout& layout, int32_t mode, int32_t scale_code,
+                 int32_t scale, Levels levels, const uint16_t* indices, const float* values,
+                 float* sent) {
   uint8_t* const low = bytes + 1;
   uint8_t* const upper = low + layout.low_bytes;
   uint8_t* const codes = upper + layout.upper_bytes;
@@ -20,8 +21,10 @@ void write_chunk(uint8_t* bytes, const ChunkLayout& layout, int32_t mode, int32_
     const bool high = std::fabs(values[j]) > middle;
     put_bits(low, static_cast<uint64_t>(j) * kLowBits, kLowBits, index & 63);
     set_bit(upper, (index >> 6) + static_cast<uint32_t>(j));
-    if (mode == 2) put_bits(codes, 2 * static_cast<uint64_t>(j), 2, (negative ? 1u : 0u) | (high ? 2u : 0u));
-    else if (negative) set_bit(codes, static_cast<uint64_t>(j));
+    if (mode == 2)
+      put_bits(codes, 2 * static_cast<uint64_t>(j), 2, (negative ? 1u : 0u) | (high ? 2u : 0u));
+    else if (negative)
+      set_bit(codes, static_cast<uint64_t>(j));
     const float magnitude = high ? high_value : low_value;
     sent[j] = negative ? -magnitude : magnitude;
   }
@@ -48,14 +51,15 @@ int32_t read_indices(const uint8_t* low, const ChunkLayout& layout, Chunk& chunk
     }
   }
   if (j != layout.kept) return COV_SPARSE_BITMAP_INVALID;
-  if (!trailing_bits_zero(low, static_cast<uint64_t>(layout.kept) * kLowBits)) return COV_SPARSE_TRAILING_BITS;
+  if (!trailing_bits_zero(low, static_cast<uint64_t>(layout.kept) * kLowBits))
+    return COV_SPARSE_TRAILING_BITS;
   return COV_OK;
 }
 
 }  // namespace
 
-int32_t read_chunk(const uint8_t* bytes, const ChunkLayout& layout, int32_t mode, int32_t top_scale, Levels levels,
-                   Chunk& chunk) {
+int32_t read_chunk(const uint8_t* bytes, const ChunkLayout& layout, int32_t mode, int32_t top_scale,
+                   Levels levels, Chunk& chunk) {
   chunk.kept = 0;
   chunk.any_high = false;
   const int32_t scale_code = bytes[0];
@@ -68,12 +72,14 @@ int32_t read_chunk(const uint8_t* bytes, const ChunkLayout& layout, int32_t mode
   const uint8_t* const low = bytes + 1;
   if (const int32_t reason = read_indices(low, layout, chunk); reason != COV_OK) return reason;
   const uint8_t* const codes = low + layout.low_bytes + layout.upper_bytes;
-  if (!trailing_bits_zero(codes, static_cast<uint64_t>(layout.value_bits))) return COV_SPARSE_TRAILING_BITS;
+  if (!trailing_bits_zero(codes, static_cast<uint64_t>(layout.value_bits)))
+    return COV_SPARSE_TRAILING_BITS;
   const int32_t scale = top_scale - kScaleCodeMax + scale_code;
   const float low_value = power(2 * scale + levels.low);
   const float high_value = power(2 * scale + levels.high);
   for (int32_t j = 0; j < layout.kept; ++j) {
-    const uint32_t code = get_bits(codes, static_cast<uint64_t>(j) * static_cast<uint64_t>(mode), mode);
+    const uint32_t code =
+        get_bits(codes, static_cast<uint64_t>(j) * static_cast<uint64_t>(mode), mode);
     const bool high = code & 2;
     chunk.any_high |= high;
     const float magnitude = high ? high_value : low_value;

@@ -8,9 +8,11 @@
 
 namespace covenant::sparse {
 
-// Writes a chunk into zeroed bytes. values[j] belongs to indices[j]; returns in `sent` what each value was coded as.
-void write_chunk(uint8_t* bytes, const ChunkLayout& layout, int32_t mode, int32_t scale_code, int32_t scale,
-                 Levels levels, const uint16_t* indices, const float* values, float* sent);
+// Writes a chunk into zeroed bytes. values[j] belongs to indices[j]; returns in `sent` what each
+// value was coded as.
+void write_chunk(uint8_t* bytes, const ChunkLayout& layout, int32_t mode, int32_t scale_code,
+                 int32_t scale, Levels levels, const uint16_t* indices, const float* values,
+                 float* sent);
 
 // A parsed chunk. kept is 0 when it sends nothing.
 struct Chunk {
@@ -20,9 +22,9 @@ struct Chunk {
   float values[COV_SPARSE_CHUNK];
 };
 
-// Reads and validates a chunk that lies wholly inside the body. top_scale and levels come from the tensor header.
-// Returns COV_OK or the reason of refusal; `chunk` is then undefined.
-int32_t read_chunk(const uint8_t* bytes, const ChunkLayout& layout, int32_t mode, int32_t top_scale, Levels levels,
-                   Chunk& chunk);
+// Reads and validates a chunk that lies wholly inside the body. top_scale and levels come from the
+// tensor header. Returns COV_OK or the reason of refusal; `chunk` is then undefined.
+int32_t read_chunk(const uint8_t* bytes, const ChunkLayout& layout, int32_t mode, int32_t top_scale,
+                   Levels levels, Chunk& chunk);
 
 }  // namespace covenant::sparse

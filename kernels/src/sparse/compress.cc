@@ -80,7 +80,8 @@ class Compressor {
       const int32_t kept = kept_count(n, format_.keep_per_chunk);
       const uint64_t at = plan.info->offset + chunk * COV_SPARSE_CHUNK;
       float* const a = source_.error_feedback + at;
-      const uint32_t largest = accumulate_(source_.base + at, source_.current + at, source_.error_decay, a, n);
+      const uint32_t largest =
+          accumulate_(source_.base + at, source_.current + at, source_.error_decay, a, n);
       if (largest >= 0x7f800000) return report(task.tensor, COV_SPARSE_NON_FINITE);
       const uint64_t first = plan.first_kept + chunk * static_cast<uint64_t>(full_.kept);
       uint16_t* const indices = indices_.data() + first;
@@ -99,7 +100,8 @@ class Compressor {
 
   void choose_levels(TensorPlan& plan) {
     const int32_t* const scales = scales_.data() + plan.first_chunk;
-    for (uint64_t chunk = 0; chunk < plan.chunks; ++chunk) plan.top_scale = std::max(plan.top_scale, scales[chunk]);
+    for (uint64_t chunk = 0; chunk < plan.chunks; ++chunk)
+      plan.top_scale = std::max(plan.top_scale, scales[chunk]);
     uint8_t* const header = body_ + plan.body_at;
     if (plan.top_scale == kNoScale) return;
     store_u16(header, static_cast<uint16_t>(plan.top_scale));
@@ -107,8 +109,10 @@ class Compressor {
     LevelHistogram histogram{};
     for (uint64_t chunk = 0; chunk < plan.chunks; ++chunk) {
       if (scale_code(plan, scales[chunk]) == 0) continue;
-      const int32_t kept = kept_count(chunk_length(plan.info->length, chunk), format_.keep_per_chunk);
-      const float* const values = values_.data() + plan.first_kept + chunk * static_cast<uint64_t>(full_.kept);
+      const int32_t kept =
+          kept_count(chunk_length(plan.info->length, chunk), format_.keep_per_chunk);
+      const float* const values =
+          values_.data() + plan.first_kept + chunk * static_cast<uint64_t>(full_.kept);
       for (int32_t j = 0; j < kept; ++j) {
         count_magnitude(histogram, std::bit_cast<uint32_t>(values[j]) & 0x7fffffff, scales[chunk]);
       }
@@ -154,9 +158,11 @@ class Compressor {
   cov_status explain(uint64_t fault) const {
     const char* const name = plans_[fault >> 32].info->name;
     if ((fault & UINT32_MAX) == COV_SPARSE_NON_FINITE) {
-      return refuse(COV_SPARSE_NON_FINITE, "tensor %s: base, current or error feedback holds NaN or infinity", name);
+      return refuse(COV_SPARSE_NON_FINITE,
+                    "tensor %s: base, current or error feedback holds NaN or infinity", name);
     }
-    return refuse(COV_SPARSE_MAGNITUDE_TOO_LARGE, "tensor %s: the update has values around 2^100 or above", name);
+    return refuse(COV_SPARSE_MAGNITUDE_TOO_LARGE,
+                  "tensor %s: the update has values around 2^100 or above", name);
   }
 
   const cov_sparse_source& source_;
@@ -188,16 +194,21 @@ cov_status check_source(const cov_sparse_source& source) {
 
 using namespace covenant::sparse;
 
-cov_status cov_sparse_compress(const cov_sparse_source* source, const cov_tensor_info* tensors, int32_t tensor_count,
-                               cov_sparse_format format, int32_t threads, uint8_t* body, uint64_t body_bytes) {
+cov_status cov_sparse_compress(const cov_sparse_source* source, const cov_tensor_info* tensors,
+                               int32_t tensor_count, cov_sparse_format format, int32_t threads,
+                               uint8_t* body, uint64_t body_bytes) {
   if (cov_status status = check_source(*source); status.code != COV_OK) return status;
-  if (cov_status status = check_tensors(tensors, tensor_count, source->length); status.code != COV_OK) return status;
+  if (cov_status status = check_tensors(tensors, tensor_count, source->length);
+      status.code != COV_OK)
+    return status;
   uint64_t wanted = 0;
-  if (cov_status status = cov_sparse_size(tensors, tensor_count, format, &wanted, nullptr); status.code != COV_OK) {
+  if (cov_status status = cov_sparse_size(tensors, tensor_count, format, &wanted, nullptr);
+      status.code != COV_OK) {
     return status;
   }
   if (body_bytes != wanted) {
-    return cov_error(COV_INVALID_ARGUMENT, "the body takes %" PRIu64 " bytes, not %" PRIu64, wanted, body_bytes);
+    return cov_error(COV_INVALID_ARGUMENT, "the body takes %" PRIu64 " bytes, not %" PRIu64, wanted,
+                     body_bytes);
   }
   std::memset(body, 0, body_bytes);
   std::memcpy(body, "CVS1", 4);

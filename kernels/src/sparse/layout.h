@@ -1,4 +1,5 @@
-// Where everything lies in the body of an update: follows from the tensor table and the format alone.
+// Where everything lies in the body of an update: follows from the tensor table and the format
+// alone.
 #pragma once
 
 #include <algorithm>
@@ -19,7 +20,9 @@ constexpr int32_t kept_count(int32_t n, int32_t keep_per_chunk) {
 
 constexpr uint64_t bytes_of_bits(uint64_t bits) { return (bits + 7) / 8; }
 
-constexpr uint64_t chunk_count(uint64_t length) { return (length + COV_SPARSE_CHUNK - 1) / COV_SPARSE_CHUNK; }
+constexpr uint64_t chunk_count(uint64_t length) {
+  return (length + COV_SPARSE_CHUNK - 1) / COV_SPARSE_CHUNK;
+}
 
 // Values in chunk `chunk` of a tensor.
 constexpr int32_t chunk_length(uint64_t tensor_length, uint64_t chunk) {
@@ -29,8 +32,8 @@ constexpr int32_t chunk_length(uint64_t tensor_length, uint64_t chunk) {
 
 // Sizes of the four fields of one chunk.
 struct ChunkLayout {
-  int32_t n;      // values in the chunk
-  int32_t kept;   // values sent
+  int32_t n;     // values in the chunk
+  int32_t kept;  // values sent
   int32_t low_bytes;
   int32_t upper_bits;
   int32_t upper_bytes;
@@ -49,7 +52,9 @@ struct ChunkLayout {
   int32_t bytes() const { return 1 + low_bytes + upper_bytes + value_bytes; }
 };
 
-constexpr uint64_t tensor_header_bytes(cov_sparse_format format) { return format.mode == 2 ? 4 : 2; }
+constexpr uint64_t tensor_header_bytes(cov_sparse_format format) {
+  return format.mode == 2 ? 4 : 2;
+}
 
 // Bytes and kept values of one tensor in the body.
 struct TensorSize {
@@ -63,13 +68,8 @@ cov_status check_format(cov_sparse_format format);
 // Ascending, disjoint, below 2^32 - 1, and inside a buffer of `length` floats.
 cov_status check_tensors(const cov_tensor_info* tensors, int32_t tensor_count, uint64_t length);
 
-// A status with one of the codes of cov_sparse_code.
-template <typename... Arguments>
-cov_status refuse(int32_t code, const char* format, Arguments... arguments) {
-  cov_status status = cov_error(COV_MALFORMED, format, arguments...);
-  status.code = code;
-  return status;
-}
+// A status with one of the codes of cov_sparse_code and a printf-style message.
+__attribute__((format(printf, 2, 3))) cov_status refuse(int32_t code, const char* format, ...);
 
 inline uint16_t load_u16(const uint8_t* at) { return static_cast<uint16_t>(at[0] | at[1] << 8); }
 
@@ -87,7 +87,9 @@ inline void store_u32(uint8_t* at, uint32_t value) {
   store_u16(at + 2, static_cast<uint16_t>(value >> 16));
 }
 
-inline bool get_bit(const uint8_t* bytes, uint64_t bit) { return (bytes[bit >> 3] >> (bit & 7)) & 1; }
+inline bool get_bit(const uint8_t* bytes, uint64_t bit) {
+  return (bytes[bit >> 3] >> (bit & 7)) & 1;
+}
 
 inline void set_bit(uint8_t* bytes, uint64_t bit) {
   bytes[bit >> 3] = static_cast<uint8_t>(bytes[bit >> 3] | 1u << (bit & 7));
@@ -106,7 +108,8 @@ inline uint32_t get_bits(const uint8_t* bytes, uint64_t bit, int width) {
 // ORs `width` <= 16 bits into zeroed bytes.
 inline void put_bits(uint8_t* bytes, uint64_t bit, int width, uint32_t value) {
   uint64_t shifted = static_cast<uint64_t>(value) << (bit & 7);
-  for (uint8_t* at = bytes + (bit >> 3); width > -7 && shifted != 0; ++at, width -= 8, shifted >>= 8) {
+  for (uint8_t* at = bytes + (bit >> 3); width > -7 && shifted != 0;
+       ++at, width -= 8, shifted >>= 8) {
     *at = static_cast<uint8_t>(*at | shifted);
   }
 }

@@ -7,9 +7,10 @@ namespace {
 
 // Borders between neighbouring 1/32 octaves: mantissas of 2^((2i + 1)/64).
 constexpr std::array<uint32_t, 32> kBorder32 = {
-    0x8164d2, 0x843a29, 0x871f62, 0x8a14d5, 0x8d1adf, 0x9031dc, 0x935a2b, 0x96942d, 0x99e046, 0x9d3eda, 0xa0b051,
-    0xa43516, 0xa7cd94, 0xab7a3a, 0xaf3b79, 0xb311c4, 0xb6fd92, 0xbaff5b, 0xbf179a, 0xc346cd, 0xc78d75, 0xcbec15,
-    0xd06334, 0xd4f35b, 0xd99d16, 0xde60f5, 0xe33f89, 0xe8396a, 0xed4f30, 0xf28177, 0xf7d0df, 0xfd3e0c};
+    0x8164d2, 0x843a29, 0x871f62, 0x8a14d5, 0x8d1adf, 0x9031dc, 0x935a2b, 0x96942d,
+    0x99e046, 0x9d3eda, 0xa0b051, 0xa43516, 0xa7cd94, 0xab7a3a, 0xaf3b79, 0xb311c4,
+    0xb6fd92, 0xbaff5b, 0xbf179a, 0xc346cd, 0xc78d75, 0xcbec15, 0xd06334, 0xd4f35b,
+    0xd99d16, 0xde60f5, 0xe33f89, 0xe8396a, 0xed4f30, 0xf28177, 0xf7d0df, 0xfd3e0c};
 
 // x = mantissa·2^exponent with a 24-bit mantissa, lower bits cut off; x > 0.
 struct Decomposed {
@@ -40,7 +41,8 @@ int32_t sixteenths(uint32_t mantissa) {
 
 // round(32·log2(mantissa / 2^23))
 int32_t thirty_seconds(uint32_t mantissa) {
-  return static_cast<int32_t>(std::upper_bound(kBorder32.begin(), kBorder32.end(), mantissa) - kBorder32.begin());
+  return static_cast<int32_t>(std::upper_bound(kBorder32.begin(), kBorder32.end(), mantissa) -
+                              kBorder32.begin());
 }
 
 // round(32·log2(x)) of a positive normal double.
@@ -83,7 +85,8 @@ Levels best_levels(const LevelHistogram& histogram) {
   double sum = 0;
   for (int32_t bin = 0; bin < 512; ++bin) {
     count += histogram[static_cast<size_t>(bin)];
-    sum += static_cast<double>(histogram[static_cast<size_t>(bin)]) * static_cast<double>(power(bin - 256));
+    sum += static_cast<double>(histogram[static_cast<size_t>(bin)]) *
+           static_cast<double>(power(bin - 256));
   }
   if (count == 0) return {};
   // The best split maximises the energy of the two means; the first of equal ones is taken.

@@ -26,7 +26,8 @@ struct Task {
 
 class Merger {
  public:
-  Merger(const cov_merge_input& input, const cov_tensor_info* tensors, int32_t tensor_count, cov_sparse_format format)
+  Merger(const cov_merge_input& input, const cov_tensor_info* tensors, int32_t tensor_count,
+         cov_sparse_format format)
       : input_(input), tensors_(tensors), format_(format), full_(COV_SPARSE_CHUNK, format) {
     for (int32_t r = 0; r < input.count; ++r) {
       if (input.weights[r] > 0) peers_.push_back(r);
@@ -48,7 +49,8 @@ class Merger {
   // Serialises into `merged`.
   cov_status run(ThreadPool& pool, int32_t tensor_count, cov_bytes* merged) {
     if (input_.clip_to_median_norm) {
-      pool.run(tensor_count, [this](int64_t t) { guard([&] { find_factors(static_cast<int32_t>(t)); }); });
+      pool.run(tensor_count,
+               [this](int64_t t) { guard([&] { find_factors(static_cast<int32_t>(t)); }); });
     }
     pool.run(static_cast<int64_t>(tasks_.size()),
              [this](int64_t task) { guard([&] { merge_task(static_cast<size_t>(task)); }); });
@@ -88,10 +90,13 @@ class Merger {
     TensorHeader header;
     read_tensor_header(at, format_, header);
     const ChunkLayout layout(chunk_length(tensors_[t].length, c), format_);
-    read_chunk(at + chunk_at(c, full_, format_), layout, format_.mode, header.top_scale, header.levels, chunk);
+    read_chunk(at + chunk_at(c, full_, format_), layout, format_.mode, header.top_scale,
+               header.levels, chunk);
   }
 
-  float& factor(int32_t t, size_t peer) { return factors_[static_cast<size_t>(t) * peers_.size() + peer]; }
+  float& factor(int32_t t, size_t peer) {
+    return factors_[static_cast<size_t>(t) * peers_.size() + peer];
+  }
 
   void find_factors(int32_t t) {
     std::vector<double> norms(peers_.size());
@@ -169,11 +174,11 @@ class Merger {
   const cov_tensor_info* const tensors_;
   const cov_sparse_format format_;
   const ChunkLayout full_;
-  std::vector<int32_t> peers_;      // those with weight, in order
+  std::vector<int32_t> peers_;  // those with weight, in order
   float total_weight_ = 0;
-  std::vector<uint64_t> body_at_;   // of each tensor
+  std::vector<uint64_t> body_at_;  // of each tensor
   std::vector<Task> tasks_;
-  std::vector<float> factors_;      // per tensor and peer
+  std::vector<float> factors_;  // per tensor and peer
   std::vector<std::vector<uint8_t>> parts_;
   std::atomic<bool> out_of_memory_{false};
 };
@@ -201,13 +206,14 @@ cov_status check_input(const cov_merge_input& input) {
 
 using namespace covenant::sparse;
 
-cov_status cov_sparse_merge(const cov_merge_input* input, const cov_tensor_info* tensors, int32_t tensor_count,
-                            cov_sparse_format format, int32_t threads, cov_bytes* merged) {
+cov_status cov_sparse_merge(const cov_merge_input* input, const cov_tensor_info* tensors,
+                            int32_t tensor_count, cov_sparse_format format, int32_t threads,
+                            cov_bytes* merged) {
   *merged = {nullptr, 0};
   if (cov_status status = check_input(*input); status.code != COV_OK) return status;
   for (int32_t r = 0; r < input->count; ++r) {
-    const cov_status status =
-        cov_sparse_check(input->bodies[r], input->body_bytes[r], tensors, tensor_count, format, nullptr);
+    const cov_status status = cov_sparse_check(input->bodies[r], input->body_bytes[r], tensors,
+                                               tensor_count, format, nullptr);
     if (status.code != COV_OK) return refuse(status.code, "update %d: %s", r, status.message);
   }
   try {

@@ -8,11 +8,15 @@
 namespace covenant::sparse {
 
 PositionLayout::PositionLayout(int32_t values, int32_t positions)
-    : n(values), m(positions), bitmap(false), low_bits(std::bit_width(static_cast<uint32_t>(values / positions)) - 1) {
+    : n(values),
+      m(positions),
+      bitmap(false),
+      low_bits(std::bit_width(static_cast<uint32_t>(values / positions)) - 1) {
   low_bytes = bytes_of_bits(static_cast<uint64_t>(low_bits) * static_cast<uint64_t>(m));
   upper_bits = static_cast<uint64_t>(m + ((n - 1) >> low_bits));
   upper_bytes = bytes_of_bits(upper_bits);
-  if (const uint64_t bitmap_bytes = bytes_of_bits(static_cast<uint64_t>(n)); bitmap_bytes < bytes()) {
+  if (const uint64_t bitmap_bytes = bytes_of_bits(static_cast<uint64_t>(n));
+      bitmap_bytes < bytes()) {
     bitmap = true;
     low_bytes = 0;
     upper_bits = static_cast<uint64_t>(n);
@@ -57,7 +61,8 @@ int32_t read_positions(const uint8_t* bytes, const PositionLayout& layout, uint1
     }
   }
   if (j != layout.m) return COV_SPARSE_BITMAP_INVALID;
-  const uint64_t low_total = static_cast<uint64_t>(layout.low_bits) * static_cast<uint64_t>(layout.m);
+  const uint64_t low_total =
+      static_cast<uint64_t>(layout.low_bits) * static_cast<uint64_t>(layout.m);
   if (!layout.bitmap && !trailing_bits_zero(bytes, low_total)) return COV_SPARSE_TRAILING_BITS;
   return COV_OK;
 }
@@ -73,7 +78,8 @@ cov_status check_frame(const uint8_t* merged, uint64_t merged_bytes, int32_t ten
   if (merged_bytes < kMergedHeaderBytes) {
     return refuse(COV_SPARSE_WRONG_SIZE, "%" PRIu64 " bytes are less than a header", merged_bytes);
   }
-  if (std::memcmp(merged, "CVM1", 4) != 0) return refuse(COV_SPARSE_WRONG_MAGIC, "this is not a merged update");
+  if (std::memcmp(merged, "CVM1", 4) != 0)
+    return refuse(COV_SPARSE_WRONG_MAGIC, "this is not a merged update");
   if (merged[4] > COV_MERGE_ALL || merged[5] > 1) {
     return refuse(COV_SPARSE_WRONG_MODE, "rule %d, clipped %d are not known", merged[4], merged[5]);
   }
@@ -82,17 +88,21 @@ cov_status check_frame(const uint8_t* merged, uint64_t merged_bytes, int32_t ten
     return refuse(COV_SPARSE_NOT_CANONICAL, "a merged update of %d peers", peers);
   }
   if (const uint32_t count = load_u32(merged + 8); count != static_cast<uint32_t>(tensor_count)) {
-    return refuse(COV_SPARSE_WRONG_TENSOR_COUNT, "%u tensors; the model has %d", count, tensor_count);
+    return refuse(COV_SPARSE_WRONG_TENSOR_COUNT, "%u tensors; the model has %d", count,
+                  tensor_count);
   }
   return cov_ok();
 }
 
-// Validates while calling visit(tensor, first flat index, positions, m, little-endian values) for each chunk.
+// Validates while calling visit(tensor, first flat index, positions, m, little-endian values) for
+// each chunk.
 template <typename Visit>
-cov_status visit_merged(const uint8_t* merged, uint64_t merged_bytes, const cov_tensor_info* tensors,
-                        int32_t tensor_count, const Visit& visit) {
-  if (cov_status status = check_tensors(tensors, tensor_count, UINT64_MAX); status.code != COV_OK) return status;
-  if (cov_status status = check_frame(merged, merged_bytes, tensor_count); status.code != COV_OK) return status;
+cov_status visit_merged(const uint8_t* merged, uint64_t merged_bytes,
+                        const cov_tensor_info* tensors, int32_t tensor_count, const Visit& visit) {
+  if (cov_status status = check_tensors(tensors, tensor_count, UINT64_MAX); status.code != COV_OK)
+    return status;
+  if (cov_status status = check_frame(merged, merged_bytes, tensor_count); status.code != COV_OK)
+    return status;
   const uint8_t* at = merged + kMergedHeaderBytes;
   const uint8_t* const end = merged + merged_bytes;
   uint16_t positions[COV_SPARSE_CHUNK];
@@ -117,7 +127,8 @@ cov_status visit_merged(const uint8_t* merged, uint64_t merged_bytes, const cov_
       at += layout.bytes() + value_bytes;
     }
   }
-  if (at != end) return refuse(COV_SPARSE_WRONG_SIZE, "%td bytes follow the merged update", end - at);
+  if (at != end)
+    return refuse(COV_SPARSE_WRONG_SIZE, "%td bytes follow the merged update", end - at);
   return cov_ok();
 }
 
@@ -128,8 +139,8 @@ float load_f32(const uint8_t* at) { return std::bit_cast<float>(load_u32(at)); }
 
 using namespace covenant::sparse;
 
-cov_status cov_merged_check(const uint8_t* merged, uint64_t merged_bytes, const cov_tensor_info* tensors,
-                            int32_t tensor_count, uint64_t* kept) {
+cov_status cov_merged_check(const uint8_t* merged, uint64_t merged_bytes,
+                            const cov_tensor_info* tensors, int32_t tensor_count, uint64_t* kept) {
   uint64_t count = 0;
   const cov_status status =
       visit_merged(merged, merged_bytes, tensors, tensor_count,
@@ -140,33 +151,39 @@ cov_status cov_merged_check(const uint8_t* merged, uint64_t merged_bytes, const 
   return status;
 }
 
-cov_status cov_merged_apply(float* parameters, uint64_t length, const uint8_t* merged, uint64_t merged_bytes,
-                            const cov_tensor_info* tensors, int32_t tensor_count, float rate, int32_t* skipped,
+cov_status cov_merged_apply(float* parameters, uint64_t length, const uint8_t* merged,
+                            uint64_t merged_bytes, const cov_tensor_info* tensors,
+                            int32_t tensor_count, float rate, int32_t* skipped,
                             int32_t* skipped_count) {
   *skipped_count = 0;
-  if (!std::isfinite(rate)) return cov_error(COV_INVALID_ARGUMENT, "outerLearningRate is not finite");
-  if (cov_status status = check_tensors(tensors, tensor_count, length); status.code != COV_OK) return status;
+  if (!std::isfinite(rate))
+    return cov_error(COV_INVALID_ARGUMENT, "outerLearningRate is not finite");
+  if (cov_status status = check_tensors(tensors, tensor_count, length); status.code != COV_OK)
+    return status;
   int32_t count = 0;
-  const auto find_non_finite = [&](int32_t t, uint64_t, const uint16_t*, int32_t m, const uint8_t* values) {
+  const auto find_non_finite = [&](int32_t t, uint64_t, const uint16_t*, int32_t m,
+                                   const uint8_t* values) {
     if (count > 0 && skipped[count - 1] == t) return;
     bool finite = true;
     for (int32_t j = 0; j < m; ++j) finite &= std::isfinite(load_f32(values + 4 * j));
     if (!finite) skipped[count++] = t;
   };
-  if (cov_status status = visit_merged(merged, merged_bytes, tensors, tensor_count, find_non_finite);
+  if (cov_status status =
+          visit_merged(merged, merged_bytes, tensors, tensor_count, find_non_finite);
       status.code != COV_OK) {
     return status;
   }
   *skipped_count = count;
   int32_t next = 0;
-  return visit_merged(merged, merged_bytes, tensors, tensor_count,
-                      [&](int32_t t, uint64_t first, const uint16_t* positions, int32_t m, const uint8_t* values) {
-                        while (next < count && skipped[next] < t) ++next;
-                        if (next < count && skipped[next] == t) return;
-                        for (int32_t j = 0; j < m; ++j) {
-                          float& theta = parameters[first + positions[j]];
-                          const float step = rate * load_f32(values + 4 * j);
-                          theta = theta - step;
-                        }
-                      });
+  return visit_merged(
+      merged, merged_bytes, tensors, tensor_count,
+      [&](int32_t t, uint64_t first, const uint16_t* positions, int32_t m, const uint8_t* values) {
+        while (next < count && skipped[next] < t) ++next;
+        if (next < count && skipped[next] == t) return;
+        for (int32_t j = 0; j < m; ++j) {
+          float& theta = parameters[first + positions[j]];
+          const float step = rate * load_f32(values + 4 * j);
+          theta = theta - step;
+        }
+      });
 }

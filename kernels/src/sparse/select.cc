@@ -22,7 +22,8 @@ void select_largest(const float* values, int32_t n, int32_t kept, uint16_t* indi
     for (int32_t i = 0; i < n; ++i) indices[i] = static_cast<uint16_t>(i);
     return;
   }
-  // The bin that holds the kept-th magnitude, then everything from it up: a little more than `kept` candidates.
+  // The bin that holds the kept-th magnitude, then everything from it up: a little more than `kept`
+  // candidates.
   uint16_t histogram[kBins] = {};
   for (int32_t i = 0; i < n; ++i) ++histogram[key_of(values[i]) >> kBinShift];
   uint32_t bin = kBins - 1;

@@ -33,7 +33,8 @@ std::string sha256(const std::string& text, BlockFunction blocks) {
 
 void known_answers(BlockFunction blocks) {
   CHECK(sha256("", blocks) == "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
-  CHECK(sha256("abc", blocks) == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+  CHECK(sha256("abc", blocks) ==
+        "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
   CHECK(sha256("abcdbcdecdefdefgefghfghighijhijkijkljklmklmnlmnomnopnopq", blocks) ==
         "248d6a61d20638b8e5c026930c3e6039a33ce45964ff2167f6ecedd419db06c1");
   CHECK(sha256(std::string(1000000, 'a'), blocks) ==
@@ -46,7 +47,8 @@ void lengths_and_splits(BlockFunction blocks) {
   for (size_t length = 0; length <= text.size(); ++length) {
     const std::string head = text.substr(0, length);
     Sha256 pieces(blocks);
-    for (size_t at = 0; at < length; at += 13) pieces.update(head.data() + at, std::min<size_t>(13, length - at));
+    for (size_t at = 0; at < length; at += 13)
+      pieces.update(head.data() + at, std::min<size_t>(13, length - at));
     uint8_t digest[32];
     pieces.finish(digest);
     CHECK(hex(digest) == sha256(head, covenant::hash::sha256_blocks_portable));
@@ -68,7 +70,9 @@ void merkle_roots() {
     cov_sha256(text.data(), text.size(), digest);
     return std::string(reinterpret_cast<char*>(digest), 32);
   };
-  auto node = [&](const std::string& left, const std::string& right) { return raw("\x01" + left + right); };
+  auto node = [&](const std::string& left, const std::string& right) {
+    return raw("\x01" + left + right);
+  };
   std::vector<std::string> leaves;
   for (size_t i = 0; i < 5; ++i) leaves.push_back(raw(leaf(i)));
   const std::string four = node(node(leaves[0], leaves[1]), node(leaves[2], leaves[3]));

@@ -39,7 +39,8 @@ inline uint64_t total(const std::vector<cov_tensor_info>& tensors) {
 // Uniform in (0, 1), the same on every machine.
 class Random {
  public:
-  explicit Random(uint32_t seed) : seed_{static_cast<uint8_t>(seed), static_cast<uint8_t>(seed >> 8), 1} {}
+  explicit Random(uint32_t seed)
+      : seed_{static_cast<uint8_t>(seed), static_cast<uint8_t>(seed >> 8), 1} {}
   double uniform() { return cov_uniform_at(seed_, index_++); }
   uint32_t below(uint32_t limit) { return static_cast<uint32_t>(uniform() * limit); }
   double laplace() {
@@ -69,13 +70,16 @@ struct Compressed {
 
 inline Compressed compress(const std::vector<cov_tensor_info>& tensors, cov_sparse_format format,
                            const std::vector<float>& base, const std::vector<float>& current,
-                           std::vector<float> error_feedback, float decay = 0.95f, int32_t threads = 1) {
+                           std::vector<float> error_feedback, float decay = 0.95f,
+                           int32_t threads = 1) {
   uint64_t bytes = 0;
-  CHECK_OK(cov_sparse_size(tensors.data(), static_cast<int32_t>(tensors.size()), format, &bytes, nullptr));
+  CHECK_OK(cov_sparse_size(tensors.data(), static_cast<int32_t>(tensors.size()), format, &bytes,
+                           nullptr));
   Compressed out{std::vector<uint8_t>(bytes), std::move(error_feedback), {}};
-  const cov_sparse_source source{base.data(), current.data(), out.error_feedback.data(), base.size(), decay};
-  out.status = cov_sparse_compress(&source, tensors.data(), static_cast<int32_t>(tensors.size()), format, threads,
-                                   out.body.data(), bytes);
+  const cov_sparse_source source{base.data(), current.data(), out.error_feedback.data(),
+                                 base.size(), decay};
+  out.status = cov_sparse_compress(&source, tensors.data(), static_cast<int32_t>(tensors.size()),
+                                   format, threads, out.body.data(), bytes);
   return out;
 }
 
@@ -89,12 +93,13 @@ inline Decoded decode(const std::vector<uint8_t>& body, const std::vector<cov_te
                       cov_sparse_format format) {
   const auto count = static_cast<int32_t>(tensors.size());
   uint64_t kept = 0;
-  Decoded out{{}, {}, cov_sparse_check(body.data(), body.size(), tensors.data(), count, format, &kept)};
+  Decoded out{
+      {}, {}, cov_sparse_check(body.data(), body.size(), tensors.data(), count, format, &kept)};
   if (out.status.code != COV_OK) return out;
   out.indices.resize(kept);
   out.values.resize(kept);
-  out.status = cov_sparse_decode(body.data(), body.size(), tensors.data(), count, format, out.indices.data(),
-                                 out.values.data(), kept, &kept);
+  out.status = cov_sparse_decode(body.data(), body.size(), tensors.data(), count, format,
+                                 out.indices.data(), out.values.data(), kept, &kept);
   CHECK(kept == out.indices.size());
   return out;
 }

@@ -1,5 +1,5 @@
-// Refusals: each rule of the formats by a hand-made violation, then thousands of seeded mutations of good bytes. Every
-// accepted body must be the only spelling of its meaning.
+// Refusals: each rule of the formats by a hand-made violation, then thousands of seeded mutations
+// of good bytes. Every accepted body must be the only spelling of its meaning.
 #include <cstring>
 
 #include "sparse/fixtures.h"
@@ -11,7 +11,8 @@ namespace {
 
 constexpr cov_sparse_format kFormat{2, 64};
 
-std::vector<uint8_t> good_body(const std::vector<cov_tensor_info>& tensors, cov_sparse_format format, uint32_t seed) {
+std::vector<uint8_t> good_body(const std::vector<cov_tensor_info>& tensors,
+                               cov_sparse_format format, uint32_t seed) {
   Random random(seed);
   const auto values = random.values(total(tensors), 1);
   return compress(tensors, format, values, zeros(values.size()), zeros(values.size()), 0).body;
@@ -19,8 +20,8 @@ std::vector<uint8_t> good_body(const std::vector<cov_tensor_info>& tensors, cov_
 
 int32_t check(const std::vector<uint8_t>& body, const std::vector<cov_tensor_info>& tensors,
               cov_sparse_format format = kFormat) {
-  return cov_sparse_check(body.data(), body.size(), tensors.data(), static_cast<int32_t>(tensors.size()), format,
-                          nullptr)
+  return cov_sparse_check(body.data(), body.size(), tensors.data(),
+                          static_cast<int32_t>(tensors.size()), format, nullptr)
       .code;
 }
 
@@ -48,9 +49,9 @@ void every_rule() {
   CHECK(check({}, tensors) == COV_SPARSE_WRONG_SIZE);
   CHECK(with(13, 0x7f) == COV_SPARSE_SCALE_OUT_OF_BOUNDS);  // top scale 32,512 or so
   CHECK(with(13, 0x80) == COV_SPARSE_SCALE_OUT_OF_BOUNDS);
-  CHECK(with(15, 0) == COV_SPARSE_LEVELS_OUT_OF_ORDER);     // high = -8
-  CHECK(with(16, 254) == COV_SPARSE_NOT_CANONICAL);         // no chunk at the top scale
-  CHECK(with(16, 0) == COV_SPARSE_NOT_CANONICAL);           // sends nothing, but bytes follow
+  CHECK(with(15, 0) == COV_SPARSE_LEVELS_OUT_OF_ORDER);  // high = -8
+  CHECK(with(16, 254) == COV_SPARSE_NOT_CANONICAL);      // no chunk at the top scale
+  CHECK(with(16, 0) == COV_SPARSE_NOT_CANONICAL);        // sends nothing, but bytes follow
   // Both levels equal while values are marked high.
   auto equal = good;
   equal[14] = 8;
@@ -62,7 +63,8 @@ void every_rule() {
   auto bitmap = good;
   std::memset(&bitmap[upper], 0, 16);
   CHECK(check(bitmap, tensors) == COV_SPARSE_BITMAP_INVALID);
-  std::memset(&bitmap[upper], 0xff, 8);  // all 64 in the first 64 values, with the low bits of others
+  std::memset(&bitmap[upper], 0xff,
+              8);  // all 64 in the first 64 values, with the low bits of others
   CHECK(check(bitmap, tensors) == COV_SPARSE_INDEX_NOT_ASCENDING);
   std::memset(&bitmap[upper], 0xff, 9);
   std::memset(&bitmap[16 + 1], 0, 48);
@@ -100,15 +102,18 @@ void mutations_of_bodies() {
   const auto tensors = table({4096 + 200, 100, 0, 64});
   Random random(17);
   int accepted = 0;
-  for (const cov_sparse_format format : {kFormat, cov_sparse_format{1, 64}, cov_sparse_format{2, 500}}) {
+  for (const cov_sparse_format format :
+       {kFormat, cov_sparse_format{1, 64}, cov_sparse_format{2, 500}}) {
     const auto good = good_body(tensors, format, 3);
     for (int round = 0; round < 4000; ++round) {
       auto body = good;
       const uint32_t changes = 1 + random.below(4);
       for (uint32_t c = 0; c < changes; ++c) {
         const auto at = random.below(static_cast<uint32_t>(body.size()));
-        if (random.below(2) == 0) body[at] ^= static_cast<uint8_t>(1u << random.below(8));
-        else body[at] = static_cast<uint8_t>(random.below(256));
+        if (random.below(2) == 0)
+          body[at] ^= static_cast<uint8_t>(1u << random.below(8));
+        else
+          body[at] = static_cast<uint8_t>(random.below(256));
       }
       if (random.below(20) == 0) body.resize(random.below(static_cast<uint32_t>(body.size() + 1)));
       if (check(body, tensors, format) != COV_OK) continue;
@@ -130,7 +135,8 @@ void mutations_of_bodies() {
 void mutations_of_merged_updates() {
   const auto tensors = table({4096, 100, 7});
   Random random(23);
-  std::vector<std::vector<uint8_t>> bodies{good_body(tensors, kFormat, 4), good_body(tensors, kFormat, 5)};
+  std::vector<std::vector<uint8_t>> bodies{good_body(tensors, kFormat, 4),
+                                           good_body(tensors, kFormat, 5)};
   const uint8_t* pointers[] = {bodies[0].data(), bodies[1].data()};
   const uint64_t sizes[] = {bodies[0].size(), bodies[1].size()};
   const float weights[] = {1, 1};
@@ -143,13 +149,14 @@ void mutations_of_merged_updates() {
     std::vector<float> parameters(total(tensors));
     int32_t skipped[3];
     int32_t count = 0;
-    return cov_merged_apply(parameters.data(), parameters.size(), bytes.data(), bytes.size(), tensors.data(), 3, 1.0f,
-                            skipped, &count)
+    return cov_merged_apply(parameters.data(), parameters.size(), bytes.data(), bytes.size(),
+                            tensors.data(), 3, 1.0f, skipped, &count)
         .code;
   };
   CHECK(verdict(good) == COV_OK);
   for (size_t length = 0; length < good.size(); ++length) {
-    CHECK(verdict({good.begin(), good.begin() + static_cast<std::ptrdiff_t>(length)}) == COV_SPARSE_WRONG_SIZE);
+    CHECK(verdict({good.begin(), good.begin() + static_cast<std::ptrdiff_t>(length)}) ==
+          COV_SPARSE_WRONG_SIZE);
   }
   auto longer = good;
   longer.push_back(0);
@@ -158,7 +165,8 @@ void mutations_of_merged_updates() {
   for (int round = 0; round < 8000; ++round) {
     auto bytes = good;
     for (uint32_t c = 0; c <= random.below(3); ++c) {
-      bytes[random.below(static_cast<uint32_t>(bytes.size()))] = static_cast<uint8_t>(random.below(256));
+      bytes[random.below(static_cast<uint32_t>(bytes.size()))] =
+          static_cast<uint8_t>(random.below(256));
     }
     refused += verdict(bytes) != COV_OK;
   }

@@ -16,42 +16,53 @@ struct Merged {
 };
 
 Merged merge(const std::vector<std::vector<uint8_t>>& bodies, const std::vector<float>& weights,
-             const std::vector<cov_tensor_info>& tensors, int32_t rule, bool clip = false, int32_t threads = 1,
-             cov_sparse_format format = kFormat) {
+             const std::vector<cov_tensor_info>& tensors, int32_t rule, bool clip = false,
+             int32_t threads = 1, cov_sparse_format format = kFormat) {
   std::vector<const uint8_t*> pointers;
   std::vector<uint64_t> sizes;
   for (const auto& body : bodies) {
     pointers.push_back(body.data());
     sizes.push_back(body.size());
   }
-  const cov_merge_input input{pointers.data(), sizes.data(), weights.data(), static_cast<int32_t>(bodies.size()), rule,
+  const cov_merge_input input{pointers.data(),
+                              sizes.data(),
+                              weights.data(),
+                              static_cast<int32_t>(bodies.size()),
+                              rule,
                               clip};
   cov_bytes bytes{};
-  Merged out{{}, cov_sparse_merge(&input, tensors.data(), static_cast<int32_t>(tensors.size()), format, threads, &bytes)};
+  Merged out{{},
+             cov_sparse_merge(&input, tensors.data(), static_cast<int32_t>(tensors.size()), format,
+                              threads, &bytes)};
   if (bytes.data != nullptr) out.bytes.assign(bytes.data, bytes.data + bytes.length);
   cov_bytes_free(&bytes);
   return out;
 }
 
 // The merged update as a dense vector: minus what it does to zeros at rate 1.
-std::vector<float> dense(const std::vector<uint8_t>& merged, const std::vector<cov_tensor_info>& tensors) {
+std::vector<float> dense(const std::vector<uint8_t>& merged,
+                         const std::vector<cov_tensor_info>& tensors) {
   std::vector<float> parameters = zeros(total(tensors));
   std::vector<int32_t> skipped(tensors.size());
   int32_t skipped_count = 0;
-  CHECK_OK(cov_merged_apply(parameters.data(), parameters.size(), merged.data(), merged.size(), tensors.data(),
-                            static_cast<int32_t>(tensors.size()), 1.0f, skipped.data(), &skipped_count));
+  CHECK_OK(cov_merged_apply(parameters.data(), parameters.size(), merged.data(), merged.size(),
+                            tensors.data(), static_cast<int32_t>(tensors.size()), 1.0f,
+                            skipped.data(), &skipped_count));
   for (float& value : parameters) value = -value;
   return parameters;
 }
 
 // An update that sends `value` at `at` and, being one of many equal ones, at the lowest indices.
-std::vector<uint8_t> update_of(const std::vector<cov_tensor_info>& tensors, const std::vector<float>& values) {
-  const auto packed = compress(tensors, kFormat, values, zeros(values.size()), zeros(values.size()), 0);
+std::vector<uint8_t> update_of(const std::vector<cov_tensor_info>& tensors,
+                               const std::vector<float>& values) {
+  const auto packed =
+      compress(tensors, kFormat, values, zeros(values.size()), zeros(values.size()), 0);
   CHECK_OK(packed.status);
   return packed.body;
 }
 
-std::vector<std::vector<uint8_t>> random_updates(const std::vector<cov_tensor_info>& tensors, int peers, uint32_t seed) {
+std::vector<std::vector<uint8_t>> random_updates(const std::vector<cov_tensor_info>& tensors,
+                                                 int peers, uint32_t seed) {
   std::vector<std::vector<uint8_t>> bodies;
   for (int r = 0; r < peers; ++r) {
     Random random(seed + static_cast<uint32_t>(r));
@@ -66,8 +77,10 @@ void rules_differ() {
   auto second = zeros(64);
   first[3] = 1.0f;
   second[40] = 2.0f;
-  const std::vector<std::vector<uint8_t>> bodies{update_of(tensors, first), update_of(tensors, second)};
-  const auto contributors = dense(merge(bodies, {1, 1}, tensors, COV_MERGE_CONTRIBUTORS).bytes, tensors);
+  const std::vector<std::vector<uint8_t>> bodies{update_of(tensors, first),
+                                                 update_of(tensors, second)};
+  const auto contributors =
+      dense(merge(bodies, {1, 1}, tensors, COV_MERGE_CONTRIBUTORS).bytes, tensors);
   const auto all = dense(merge(bodies, {1, 1}, tensors, COV_MERGE_ALL).bytes, tensors);
   CHECK(contributors[3] == 1.0f && contributors[40] == 2.0f);
   CHECK(all[3] == 0.5f && all[40] == 1.0f);
@@ -83,13 +96,15 @@ void weights_count() {
   values[3] = 1.0f;
   auto opposite = zeros(64);
   opposite[3] = -1.0f;
-  const std::vector<std::vector<uint8_t>> bodies{update_of(tensors, values), update_of(tensors, opposite)};
+  const std::vector<std::vector<uint8_t>> bodies{update_of(tensors, values),
+                                                 update_of(tensors, opposite)};
   CHECK(dense(merge(bodies, {3, 1}, tensors, COV_MERGE_CONTRIBUTORS).bytes, tensors)[3] == 0.5f);
   CHECK(dense(merge(bodies, {0, 1}, tensors, COV_MERGE_ALL).bytes, tensors)[3] == -1.0f);
   // A coordinate whose values cancel is still part of the update.
   const auto cancelled = merge(bodies, {1, 1}, tensors, COV_MERGE_ALL);
   uint64_t kept = 0;
-  CHECK_OK(cov_merged_check(cancelled.bytes.data(), cancelled.bytes.size(), tensors.data(), 1, &kept));
+  CHECK_OK(
+      cov_merged_check(cancelled.bytes.data(), cancelled.bytes.size(), tensors.data(), 1, &kept));
   CHECK(kept == 1);
   CHECK_CODE(merge(bodies, {0, 0}, tensors, COV_MERGE_ALL).status, COV_INVALID_ARGUMENT);
   CHECK_CODE(merge(bodies, {-1, 1}, tensors, COV_MERGE_ALL).status, COV_INVALID_ARGUMENT);
@@ -125,7 +140,8 @@ void order_and_threads() {
     CHECK_OK(one.status);
     CHECK(merge(bodies, weights, tensors, COV_MERGE_CONTRIBUTORS, clip, 4).bytes == one.bytes);
   }
-  // The order of peers is part of the definition, because fp32 sums depend on it; the coordinates do not.
+  // The order of peers is part of the definition, because fp32 sums depend on it; the coordinates
+  // do not.
   const auto forward = merge(bodies, weights, tensors, COV_MERGE_ALL);
   std::reverse(bodies.begin(), bodies.end());
   const auto backward = merge(bodies, weights, tensors, COV_MERGE_ALL);
@@ -141,15 +157,15 @@ void merged_equals_direct() {
   Random random(3);
   const auto start = random.values(total(tensors), 1);
   auto direct = start;
-  CHECK_OK(cov_sparse_apply(direct.data(), direct.size(), bodies[0].data(), bodies[0].size(), tensors.data(), 3, kFormat,
-                            0.7f));
+  CHECK_OK(cov_sparse_apply(direct.data(), direct.size(), bodies[0].data(), bodies[0].size(),
+                            tensors.data(), 3, kFormat, 0.7f));
   for (const bool clip : {false, true}) {
     const auto merged = merge(bodies, {1}, tensors, COV_MERGE_CONTRIBUTORS, clip);
     auto through = start;
     int32_t skipped[3];
     int32_t count = 0;
-    CHECK_OK(cov_merged_apply(through.data(), through.size(), merged.bytes.data(), merged.bytes.size(), tensors.data(),
-                              3, 0.7f, skipped, &count));
+    CHECK_OK(cov_merged_apply(through.data(), through.size(), merged.bytes.data(),
+                              merged.bytes.size(), tensors.data(), 3, 0.7f, skipped, &count));
     CHECK(count == 0);
     CHECK_SAME(through.data(), direct.data(), direct.size() * sizeof(float));
     CHECK(std::memcmp(through.data(), start.data(), start.size() * sizeof(float)) != 0);
@@ -163,21 +179,22 @@ void non_finite_tensors_are_skipped() {
   values[64 + 9] = 1.0f;
   values[128 + 11] = 1.0f;
   auto merged = merge({update_of(tensors, values)}, {1}, tensors, COV_MERGE_ALL).bytes;
-  // The value of the second tensor: header 12, then per tensor count 2, positions 1 (6 low bits) + 1, value 4.
+  // The value of the second tensor: header 12, then per tensor count 2, positions 1 (6 low bits) +
+  // 1, value 4.
   const float infinity = INFINITY;
   std::memcpy(&merged[12 + 8 + 4], &infinity, 4);
   auto parameters = zeros(192);
   int32_t skipped[3];
   int32_t count = 0;
-  CHECK_OK(cov_merged_apply(parameters.data(), 192, merged.data(), merged.size(), tensors.data(), 3, 1.0f, skipped,
-                            &count));
+  CHECK_OK(cov_merged_apply(parameters.data(), 192, merged.data(), merged.size(), tensors.data(), 3,
+                            1.0f, skipped, &count));
   CHECK(count == 1 && skipped[0] == 1);
   CHECK(parameters[3] == -1.0f && parameters[64 + 9] == 0.0f && parameters[128 + 11] == -1.0f);
-  CHECK_CODE(cov_merged_apply(parameters.data(), 192, merged.data(), merged.size(), tensors.data(), 3, NAN, skipped,
-                              &count),
+  CHECK_CODE(cov_merged_apply(parameters.data(), 192, merged.data(), merged.size(), tensors.data(),
+                              3, NAN, skipped, &count),
              COV_INVALID_ARGUMENT);
-  CHECK_CODE(cov_merged_apply(parameters.data(), 100, merged.data(), merged.size(), tensors.data(), 3, 1.0f, skipped,
-                              &count),
+  CHECK_CODE(cov_merged_apply(parameters.data(), 100, merged.data(), merged.size(), tensors.data(),
+                              3, 1.0f, skipped, &count),
              COV_INVALID_ARGUMENT);
 }
 

@@ -8,7 +8,8 @@
 
 namespace covenant_test {
 
-inline std::vector<uint8_t> reserialise(const std::vector<uint8_t>& body, const std::vector<cov_tensor_info>& tensors,
+inline std::vector<uint8_t> reserialise(const std::vector<uint8_t>& body,
+                                        const std::vector<cov_tensor_info>& tensors,
                                         cov_sparse_format format) {
   using namespace covenant::sparse;
   std::vector<uint8_t> out(body.size());
@@ -29,8 +30,9 @@ inline std::vector<uint8_t> reserialise(const std::vector<uint8_t>& body, const 
       sends = true;
       const int32_t code = body[chunk_start];
       float sent[COV_SPARSE_CHUNK];
-      write_chunk(&out[chunk_start], layout, format.mode, code, header.top_scale - kScaleCodeMax + code, header.levels,
-                  chunk.indices, chunk.values, sent);
+      write_chunk(&out[chunk_start], layout, format.mode, code,
+                  header.top_scale - kScaleCodeMax + code, header.levels, chunk.indices,
+                  chunk.values, sent);
     }
     if (sends && format.mode == 2) {
       out[at + 2] = static_cast<uint8_t>(kLevelBias - header.levels.low);

@@ -1,4 +1,5 @@
-// Compress, check and decode: what is kept, what stays behind, and which shapes and values are handled.
+// Compress, check and decode: what is kept, what stays behind, and which shapes and values are
+// handled.
 #include <algorithm>
 #include <limits>
 #include <numeric>
@@ -15,7 +16,8 @@ constexpr cov_sparse_format kTwoBit{2, 64};
 constexpr cov_sparse_format kOneBit{1, 64};
 
 // The rule of the format by its words: sort everything by magnitude, then index.
-std::vector<uint32_t> expected_indices(const std::vector<float>& a, uint64_t first, int32_t n, int32_t keep) {
+std::vector<uint32_t> expected_indices(const std::vector<float>& a, uint64_t first, int32_t n,
+                                       int32_t keep) {
   std::vector<uint32_t> order(static_cast<size_t>(n));
   std::iota(order.begin(), order.end(), static_cast<uint32_t>(first));
   std::stable_sort(order.begin(), order.end(),
@@ -85,7 +87,8 @@ void ties_go_to_the_lowest_index() {
   auto base = zeros(4096);
   for (size_t i = 0; i < 4096; ++i) base[i] = i % 2 ? 1.0f : -1.0f;
   base[4000] = 2.0f;
-  const auto sent = decode(compress(tensors, kTwoBit, base, zeros(4096), zeros(4096)).body, tensors, kTwoBit);
+  const auto sent =
+      decode(compress(tensors, kTwoBit, base, zeros(4096), zeros(4096)).body, tensors, kTwoBit);
   CHECK(sent.indices.size() == 64);
   for (uint32_t j = 0; j < 63; ++j) CHECK(sent.indices[j] == j);
   CHECK(sent.indices[63] == 4000);
@@ -101,7 +104,8 @@ void zeros_send_nothing() {
   CHECK_OK(sent.status);
   CHECK(sent.indices.size() == 64);
   CHECK(sent.indices.front() == 4096);
-  // A chunk far below the largest of its tensor waits in the error feedback instead of being blown up.
+  // A chunk far below the largest of its tensor waits in the error feedback instead of being blown
+  // up.
   const auto wide = table({8192});
   auto values = zeros(8192);
   values[0] = 1.0f;
@@ -126,7 +130,8 @@ void refuses_what_is_not_finite() {
   }
   auto base = zeros(10000);
   base[3] = 3e38f;
-  CHECK_CODE(compress(tensors, kTwoBit, base, zeros(10000), zeros(10000)).status, COV_SPARSE_MAGNITUDE_TOO_LARGE);
+  CHECK_CODE(compress(tensors, kTwoBit, base, zeros(10000), zeros(10000)).status,
+             COV_SPARSE_MAGNITUDE_TOO_LARGE);
   // Subnormal values are data like any other: they stay behind.
   base[3] = 1e-42f;
   const auto packed = compress(tensors, kTwoBit, base, zeros(10000), zeros(10000));
@@ -149,15 +154,17 @@ void same_bits_on_every_path() {
     CHECK_SAME(many.error_feedback.data(), one.error_feedback.data(), count * sizeof(float));
   }
   auto expected = feedback;
-  const uint32_t largest = covenant::sparse::accumulate_portable(base.data(), current.data(), 0.95f, expected.data(),
-                                                                 4099);
+  const uint32_t largest = covenant::sparse::accumulate_portable(base.data(), current.data(), 0.95f,
+                                                                 expected.data(), 4099);
   auto fast = feedback;
-  CHECK(covenant::sparse::accumulate_function()(base.data(), current.data(), 0.95f, fast.data(), 4099) == largest);
+  CHECK(covenant::sparse::accumulate_function()(base.data(), current.data(), 0.95f, fast.data(),
+                                                4099) == largest);
   CHECK_SAME(fast.data(), expected.data(), count * sizeof(float));
 #if defined(__x86_64__)
   if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) {
     auto other = feedback;
-    CHECK(covenant::sparse::accumulate_avx2(base.data(), current.data(), 0.95f, other.data(), 4099) == largest);
+    CHECK(covenant::sparse::accumulate_avx2(base.data(), current.data(), 0.95f, other.data(),
+                                            4099) == largest);
     CHECK_SAME(other.data(), expected.data(), count * sizeof(float));
   }
 #endif
@@ -165,12 +172,13 @@ void same_bits_on_every_path() {
 
 // Rows of the table of a LLaMA: 16 + 4·49 full chunks and nine norms of 128.
 void wire_sizes() {
-  std::vector<cov_tensor_info> show = table({65536, 16384, 16384, 16384, 16384, 45056, 45056, 45056, 128, 128,
-                                             16384, 16384, 16384, 16384, 45056, 45056, 45056, 128, 128,
-                                             16384, 16384, 16384, 16384, 45056, 45056, 45056, 128, 128,
-                                             16384, 16384, 16384, 16384, 45056, 45056, 45056, 128, 128, 128});
+  std::vector<cov_tensor_info> show = table(
+      {65536, 16384, 16384, 16384, 16384, 45056, 45056, 45056, 128,   128,   16384, 16384, 16384,
+       16384, 45056, 45056, 45056, 128,   128,   16384, 16384, 16384, 16384, 45056, 45056, 45056,
+       128,   128,   16384, 16384, 16384, 16384, 45056, 45056, 45056, 128,   128,   128});
   uint64_t bytes = 0;
-  CHECK_OK(cov_sparse_size(show.data(), static_cast<int32_t>(show.size()), kTwoBit, &bytes, nullptr));
+  CHECK_OK(
+      cov_sparse_size(show.data(), static_cast<int32_t>(show.size()), kTwoBit, &bytes, nullptr));
   CHECK(static_cast<double>(total(show) * 4) / static_cast<double>(bytes + 350) >= 185);
   const auto large = table({10'000'000 - 128 * 20, 128 * 20});
   CHECK_OK(cov_sparse_size(large.data(), 2, kTwoBit, &bytes, nullptr));
@@ -192,7 +200,8 @@ void refuses_bad_arguments() {
   CHECK_CODE(cov_sparse_size(nullptr, 1, kTwoBit, &bytes, nullptr), COV_INVALID_ARGUMENT);
   auto overlapping = table({4096, 4096});
   overlapping[1].offset = 4095;
-  CHECK_CODE(cov_sparse_size(overlapping.data(), 2, kTwoBit, &bytes, nullptr), COV_INVALID_ARGUMENT);
+  CHECK_CODE(cov_sparse_size(overlapping.data(), 2, kTwoBit, &bytes, nullptr),
+             COV_INVALID_ARGUMENT);
   auto huge = table({4096});
   huge[0].offset = UINT64_MAX - 5;
   CHECK_CODE(cov_sparse_size(huge.data(), 1, kTwoBit, &bytes, nullptr), COV_INVALID_ARGUMENT);

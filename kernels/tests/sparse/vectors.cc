@@ -1,4 +1,5 @@
-// The golden vectors of test/vectors/sparse, made by an independent implementation (make.py beside them): same bytes.
+// The golden vectors of test/vectors/sparse, made by an independent implementation (make.py beside
+// them): same bytes.
 #include <cstring>
 #include <fstream>
 #include <iterator>
@@ -108,9 +109,11 @@ void merge_case(const std::string& name) {
     const auto rule = static_cast<int32_t>(reader.value<uint32_t>());
     const auto clip = static_cast<int32_t>(reader.value<uint32_t>());
     const auto expected = reader.bytes(reader.value<uint64_t>());
-    const cov_merge_input input{pointers.data(), sizes.data(), weights.data(), static_cast<int32_t>(peers), rule, clip};
+    const cov_merge_input input{
+        pointers.data(), sizes.data(), weights.data(), static_cast<int32_t>(peers), rule, clip};
     cov_bytes merged{};
-    CHECK_OK(cov_sparse_merge(&input, tensors.data(), static_cast<int32_t>(tensors.size()), format, 1, &merged));
+    CHECK_OK(cov_sparse_merge(&input, tensors.data(), static_cast<int32_t>(tensors.size()), format,
+                              1, &merged));
     CHECK(merged.length == expected.size());
     if (merged.length == expected.size()) CHECK_SAME(merged.data, expected.data(), expected.size());
     cov_bytes_free(&merged);
@@ -121,7 +124,8 @@ void merge_case(const std::string& name) {
 }  // namespace
 
 int main() {
-  for (const char* name : {"two-bit.bin", "one-bit.bin", "dense.bin", "edges-two-bit.bin", "edges-one-bit.bin"}) {
+  for (const char* name :
+       {"two-bit.bin", "one-bit.bin", "dense.bin", "edges-two-bit.bin", "edges-one-bit.bin"}) {
     compress_case(name);
   }
   merge_case("merge.bin");
