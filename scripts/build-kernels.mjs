@@ -150,7 +150,9 @@ function main() {
     ["--build", build, "--parallel", String(options.jobs), ...targets],
     "The kernels could not be compiled; the messages above say where.",
   );
-  writeFileSync(stampFile, JSON.stringify({ ...stamp, [kind]: wanted }));
+  // Building the tests builds the addon as well.
+  const addonToo = options.tests ? { addon: fingerprint({ ...options, tests: false }) } : {};
+  writeFileSync(stampFile, JSON.stringify({ ...stamp, ...addonToo, [kind]: wanted }));
 }
 
 main();
