@@ -82,8 +82,11 @@ export function isAlive(pid: number, startTicks: number): boolean {
 
 /** Identifies this boot of the machine; empty where the kernel does not tell. */
 export function readBootId(): string {
-  return readProc("/proc/sys/kernel/random/boot_id")?.trim() ?? "";
+  bootId ??= readProc("/proc/sys/kernel/random/boot_id")?.trim() ?? "";
+  return bootId;
 }
+
+let bootId: string | undefined;
 
 function readProc(path: string): string | undefined {
   try {

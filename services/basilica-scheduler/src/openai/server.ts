@@ -2,7 +2,7 @@ import type { IncomingMessage, Server, ServerResponse } from "node:http";
 import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
 import type { Logger } from "@covenant/runtime";
-import { CovenantError } from "@covenant/runtime";
+import { CovenantError, withSpan } from "@covenant/runtime";
 import type { KeyCheck } from "./api-keys.ts";
 import { OpenAiError, toOpenAiError } from "./errors.ts";
 import type { HandlerModules } from "./handlers.ts";
@@ -81,7 +81,11 @@ export class OpenAiServer {
         const type = "rate_limit_error";
         throw new OpenAiError(429, "too many requests are open", { type, retryAfterSeconds: 1 });
       }
-      await this.#route(request, response);
+      const attributes = { "http.request.method": request.method ?? "" };
+      await withSpan("openai request", attributes, (span) => {
+        span.setAttribute("url.path", request.url?.split("?")[0] ?? "");
+        return this.#route(request, response);
+      });
     } catch (reason) {
       const error = toOpenAiError(reason);
       if (error.status >= 500 && !response.destroyed) {

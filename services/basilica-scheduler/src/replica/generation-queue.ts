@@ -1,6 +1,11 @@
-import type { FingerprintOptions, GenerateRequest, Model } from "@covenant/kernels";
+import type {
+  FingerprintOptions,
+  GenerateOptions,
+  GenerateRequest,
+  Model,
+} from "@covenant/kernels";
 import type { Logger } from "@covenant/runtime";
-import { CovenantError } from "@covenant/runtime";
+import { CovenantError, withSpan } from "@covenant/runtime";
 
 /** What a job says after a token: the sequence goes on, or nobody needs more of it. */
 export type TokenVerdict = "go" | "done";
@@ -92,12 +97,16 @@ export class GenerationQueue {
     const run = new BatchRun(batch.map((entry) => entry.job));
     const fingerprint = batch[0]!.job.fingerprint;
     try {
-      const results = await model.generate(run.requests, {
+      const options: GenerateOptions = {
         onToken: ({ request, index, token, logProb }) =>
           run.onToken(request, index, token, logProb),
         signal: run.signal,
         ...(fingerprint && { fingerprint }),
-      });
+      };
+      const attributes = { "gen_ai.operation.name": "generate", sequences: run.requests.length };
+      const results = await withSpan("replica generate", attributes, () =>
+        model.generate(run.requests, options),
+      );
       let first = 0;
       for (const { job, resolve } of batch) {
         const own = results.slice(first, first + job.requests.length);
