@@ -4,8 +4,10 @@
 //     --set policy.versions=25 --set supervised.learningRate=1e-3
 //
 // --set takes any setting of the configuration's `supervised` and `policy` sections.
+import { existsSync, readFileSync, writeFileSync } from "node:fs";
+import path from "node:path";
 import { parseArgs } from "node:util";
-import { hotkeyFromSeed, sha256 } from "@covenant/contracts";
+import { hotkeyFromSeed, sha256, toHex } from "@covenant/contracts";
 import {
   arithmetic,
   arithmeticPromptCounts,
@@ -25,7 +27,7 @@ import {
   supervisedStep,
 } from "../src/learn/supervised.ts";
 import { policySchema, supervisedSchema } from "../src/settings.ts";
-import { laboratoryTokenizer, pretrained, say, shape } from "./laboratory.ts";
+import { cacheFolder, laboratoryTokenizer, pretrained, say, shape } from "./laboratory.ts";
 
 const { values } = parseArgs({
   options: {
@@ -127,10 +129,13 @@ async function runPolicy(model: Model, reference: Model, tokenizer: Tokenizer, s
       rewards: commit.claimedRewards,
     }));
     const selected = selectGroups(groups, policy.trainGroupsMax);
-    const report = await trainPolicy(model, reference, selected, policy, tokenizer.eosId);
+    const report = await trainPolicy(model, reference, selected, policy, {
+      version,
+      padToken: tokenizer.eosId,
+    });
     const rewards = groups.flatMap((group) => group.rewards);
     const mean = rewards.reduce((sum, reward) => sum + reward, 0) / rewards.length;
-    if (version % 5 === 4) {
+    if (version % 10 === 9) {
       say(
         `  version ${version + 1}: sampled reward ${mean.toFixed(3)}, ${selected.length} groups, ` +
           `kl ${report.kl.toFixed(4)}, entropy ${report.entropy.toFixed(3)}, ` +
@@ -154,7 +159,15 @@ for (let seed = 1; seed <= Number(values.seeds); seed++) {
   const steps = Number(values["pretrain-steps"]);
   const parameters = await pretrained(tokenizer, { seed, steps, threads });
   const model = await Model.create(shape, { threads, parameters });
-  await runSupervised(model, tokenizer, seed);
+  // Supervised tuning is the same for all settings of the policy: done once, then kept.
+  const key = toHex(sha256(new TextEncoder().encode(JSON.stringify(supervised)))).slice(0, 8);
+  const kept = path.join(cacheFolder, `tuned-${seed}-${steps}-${key}.bin`);
+  if (existsSync(kept)) {
+    model.parameters.set(new Float32Array(new Uint8Array(readFileSync(kept)).buffer));
+  } else {
+    await runSupervised(model, tokenizer, seed);
+    writeFileSync(kept, new Uint8Array(Float32Array.from(model.parameters).buffer));
+  }
   const reference = await Model.create(shape, {
     threads,
     parameters: Float32Array.from(model.parameters),

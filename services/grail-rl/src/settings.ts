@@ -41,10 +41,12 @@ export const policySchema = z
     clipHigh: z.number().positive().max(10).default(0.28),
     klCoefficient: z.number().min(0).max(10).default(0.01),
     learningRate: z.number().positive().max(1).default(2e-4),
+    /** Learning rate of the last version, as a share of the first one's; linear between. */
+    finalLearningRateRatio: z.number().min(0).max(1).default(0.1),
     /** Passes over the groups of a version. */
     epochs: count(2, 100),
     /** Completions of one optimiser step. */
-    batchCompletions: count(128, 65_536),
+    batchCompletions: count(64, 65_536),
     /** Prompts of the evaluation before and after. */
     evaluationPrompts: count(256, 1000),
   })

@@ -27,6 +27,9 @@ export interface PolicySettings {
   clipHigh: number;
   klCoefficient: number;
   learningRate: number;
+  finalLearningRateRatio: number;
+  /** Versions in all: what the learning rate's decline is spread over. */
+  versions: number;
   /** Passes over the groups of a version. */
   epochs: number;
   /** Completions of one optimiser step. */
@@ -59,7 +62,7 @@ const optimizer = { beta1: 0.9, beta2: 0.95, epsilon: 1e-8, weightDecay: 0, grad
 const forwardRows = 128;
 
 /**
- * Trains on the groups of one policy version. The log-probabilities under which a completion was
+ * Trains on the groups of policy version `step.version`. The log-probabilities under which a completion was
  * sampled are computed here from the weights as they are, never taken from a worker. Groups without
  * variance must have been left out. Order of groups and passes is fixed: equal inputs, equal weights.
  */
@@ -68,22 +71,24 @@ export async function trainPolicy(
   reference: Pick<Model, "forward">,
   groups: readonly TrainingGroup[],
   settings: PolicySettings,
-  padToken: number,
+  step: { version: number; padToken: number },
 ): Promise<PolicyStepReport> {
+  const { padToken } = step;
+  const learningRate = policyLearningRate(settings, step.version);
   const { samples, entropy } = await prepare(model, reference, groups, settings.rule, padToken);
   const totals = { loss: 0, klSum: 0, clipped: 0, tokens: 0, steps: 0, lastTokens: 0 };
   for (let epoch = 0; epoch < settings.epochs; epoch++) {
     const order = shuffledFrom(samples, epoch);
     for (let at = 0; at < order.length; at += settings.batchCompletions) {
       const part = order.slice(at, at + settings.batchCompletions);
-      const step = await policyUpdate(model, part, settings, padToken);
-      totals.loss += step.loss;
-      totals.clipped += step.clipped;
-      totals.tokens += step.tokens;
+      const update = await policyUpdate(model, part, { ...settings, learningRate }, padToken);
+      totals.loss += update.loss;
+      totals.clipped += update.clipped;
+      totals.tokens += update.tokens;
       totals.steps++;
       if (epoch === settings.epochs - 1) {
-        totals.klSum += step.klSum;
-        totals.lastTokens += step.tokens;
+        totals.klSum += update.klSum;
+        totals.lastTokens += update.tokens;
       }
     }
   }
@@ -95,6 +100,15 @@ export async function trainPolicy(
     completions: samples.length,
     tokens: totals.lastTokens,
   };
+}
+
+/** Learning rate of the step that makes version `version + 1`; it falls linearly to its final share. */
+export function policyLearningRate(
+  settings: Pick<PolicySettings, "learningRate" | "finalLearningRateRatio" | "versions">,
+  version: number,
+): number {
+  const progress = Math.min(1, version / Math.max(1, settings.versions - 1));
+  return settings.learningRate * (1 - progress * (1 - settings.finalLearningRateRatio));
 }
 
 /** Spreads the completions of each group over the batches, differently in every pass. */

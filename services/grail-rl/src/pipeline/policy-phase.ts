@@ -146,13 +146,10 @@ async function runVersion(
     await context.update({ contractAttempt: job.contractAttempt + 1, stepReward });
     return exhausted ? "nothing to learn" : "repeated";
   }
-  const report = await trainPolicy(
-    engines.policy,
-    engines.reference,
-    selected,
-    options.policy,
-    engines.tokenizer.eosId,
-  );
+  const report = await trainPolicy(engines.policy, engines.reference, selected, options.policy, {
+    version: job.policyVersion,
+    padToken: engines.tokenizer.eosId,
+  });
   const version = job.policyVersion + 1;
   await saveWeights(jobFile(context, `policy-${version}.bin`), engines.policy, version);
   const policyRoot = await publish(context, engines.policy, {
