@@ -110,6 +110,28 @@ test("the way to the checkpoint, and overdue steps are asked for again", () => {
   assert.deepEqual(effects, [...expected, "checkpoint", "checkpoint"]);
 });
 
+test("a quorum elsewhere ends a round in any state before it is signed", () => {
+  const adopted: RoundEvent = {
+    type: "adopted",
+    contributors: 3,
+    signers: 2,
+    closeBlock: 1050,
+    block: 1060,
+  };
+  const before: RoundEvent[][] = [
+    [],
+    [expect("a", "b"), announce("a", 1001, 1002)],
+    [expect("a", "b"), announce("a", 1, 2), announce("b", 1, 3)],
+  ];
+  for (const events of before) {
+    const { record } = play([...events, adopted]);
+    assert.equal(record.state, RoundState.SIGNED);
+    assert.equal(record.closeBlock, 1050);
+    const again = stepRound(RULES, record, adopted);
+    assert.equal(again.refused, "the round is signed already");
+  }
+});
+
 test("scoring that takes too long is abandoned", () => {
   const { effects } = play([
     expect("a", "b"),
@@ -138,6 +160,13 @@ test("states only move forward, whatever happens in whatever order", () => {
       block,
     }),
     fc.record({ type: fc.constant("signed" as const), signers: fc.constant(1), block }),
+    fc.record({
+      type: fc.constant("adopted" as const),
+      contributors: fc.nat(3),
+      signers: fc.constant(2),
+      closeBlock: block,
+      block,
+    }),
     fc.record({ type: fc.constant("applied" as const), block, checkpoint: fc.boolean() }),
     fc.record({ type: fc.constant("checkpointed" as const), root: fc.constant("r") }),
   );

@@ -44,6 +44,13 @@ export type RoundEvent =
   | { type: "announced"; update: Announced; block: number }
   | { type: "scored"; contributors: number; nullReason: string; block: number }
   | { type: "signed"; signers: number; block: number }
+  | {
+      type: "adopted";
+      contributors: number;
+      signers: number;
+      closeBlock: number;
+      block: number;
+    }
   | { type: "applied"; block: number; checkpoint: boolean }
   | { type: "checkpointed"; root: string };
 
@@ -97,6 +104,8 @@ export function stepRound(rules: RoundRules, record: RoundRecord, event: RoundEv
       return onScored(rules, record, event);
     case "signed":
       return onSigned(rules, record, event.signers, event.block);
+    case "adopted":
+      return onAdopted(rules, record, event);
     case "applied":
       return onApplied(rules, record, event.block, event.checkpoint);
     case "checkpointed":
@@ -254,6 +263,20 @@ function onSigned(
   if (record.state !== RoundState.PROPOSED) return refuse(record, "the round is not proposed");
   const reason = `${record.reason}; signed by ${signers} validator${signers === 1 ? "" : "s"}`;
   return move(record, RoundState.SIGNED, reason, block + rules.settleBlocks, [{ type: "apply" }]);
+}
+
+/** Another validator gathered the quorum first: its round is the round, whatever this one was doing. */
+function onAdopted(
+  rules: RoundRules,
+  record: RoundRecord,
+  event: { contributors: number; signers: number; closeBlock: number; block: number },
+): RoundStep {
+  if (record.state >= RoundState.SIGNED) return refuse(record, "the round is signed already");
+  const { contributors, signers, closeBlock, block } = event;
+  const reason = `${contributors} updates contribute, as ${signers} validators have signed`;
+  const deadline = block + rules.settleBlocks;
+  const closed = { ...record, closeBlock };
+  return move(closed, RoundState.SIGNED, reason, deadline, [{ type: "apply" }]);
 }
 
 function onApplied(
