@@ -95,7 +95,10 @@ async function startState(peer: Peer): Promise<TrainerState> {
     if (saved !== undefined) {
       const stateRoot = toHex(saved.stateRoot);
       peer.logger.info({ round: saved.round, stateRoot }, "resuming from the saved state");
-      return await newest(peer, saved);
+      const state = await newest(peer, saved);
+      // The last life may have ended between saving the state and reporting it.
+      if (state === saved && saved.round > 0) await report(peer, saved.round - 1, saved.stateRoot);
+      return state;
     }
   } catch (caught) {
     const error = fromUnknown(caught);

@@ -88,10 +88,18 @@ function pretrainPart(state: ShowState, inputs: ReportInputs): Report["pretrain"
   };
 }
 
-/** Every root that any peer reported for a round is the manifest's, and every contributor reported one. */
+/**
+ * Every root that any peer reported for a round is the manifest's, and every contributor reported one for that round or a later one:
+ * a peer that was down rejoins from a checkpoint, whose root vouches for all rounds before it.
+ */
 function rootsEqual(state: ShowState): boolean {
   const closed = closedRounds(state);
   if (closed.length === 0) return false;
+  const lastReported = new Map(
+    closed.flatMap(({ round, appliedRoots }) =>
+      Object.keys(appliedRoots).map((hotkey) => [hotkey, round] as const),
+    ),
+  );
   return closed.every((round) => {
     const manifest = round.signedManifest?.manifest;
     if (!manifest) return false;
@@ -102,7 +110,9 @@ function rootsEqual(state: ShowState): boolean {
         Buffer.from(root).toString("hex"),
       ]),
     );
-    const everyoneReported = manifest.contributors.every(({ hotkey }) => reported.has(hotkey));
+    const everyoneReported = manifest.contributors.every(
+      ({ hotkey }) => (lastReported.get(hotkey) ?? -1) >= round.round,
+    );
     return everyoneReported && [...reported.values()].every((root) => root === expected);
   });
 }
