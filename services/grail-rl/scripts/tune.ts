@@ -41,15 +41,16 @@ const threads = Number(values.threads);
 
 /** Settings of the configuration with `--set section.name=value` applied. */
 function settings() {
-  const sections: Record<string, Record<string, unknown>> = { supervised: {}, policy: {} };
+  const sections = { supervised: {}, policy: {} };
   for (const entry of values.set) {
     const [name, value] = entry.split("=");
     const [section, key] = name!.split(".");
-    sections[section!]![key!] = /^[a-z]/.test(value!) ? value : Number(value);
+    const target = section === "policy" ? sections.policy : sections.supervised;
+    Object.assign(target, { [key!]: /^[a-z]/.test(value!) ? value : Number(value) });
   }
   return {
-    supervised: supervisedSchema.parse(sections["supervised"]),
-    policy: policySchema.parse(sections["policy"]),
+    supervised: supervisedSchema.parse(sections.supervised),
+    policy: policySchema.parse(sections.policy),
   };
 }
 
