@@ -3,6 +3,7 @@ import { test } from "node:test";
 import { arithmetic, evaluationSeed, trainSeed } from "@covenant/grail";
 import { initialParameters, Model } from "@covenant/kernels";
 import { Tokenizer, trainTokenizer } from "@covenant/models";
+import { hasCode, readFileLimited, writeFileAtomic } from "@covenant/runtime";
 import { temporaryDirectory } from "@covenant/runtime/testing";
 import { loadWeights, saveWeights } from "../state/weights-file.ts";
 import { tinyShape } from "../testing/mesh.ts";
