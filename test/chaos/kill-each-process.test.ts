@@ -23,6 +23,7 @@ const plan: { after: RegExp; kill: string[] }[] = [
   { after: /GRPO step 1: /, kill: ["grail-rl"] },
   { after: /GRPO step 2: /, kill: ["worker-1", "worker-3"] },
   { after: /GRPO step 3: /, kill: ["worker-2"] },
+  { after: /The released model goes into service/, kill: ["replica-1"] },
 ];
 
 interface JobRow {

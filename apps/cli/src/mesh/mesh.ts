@@ -7,7 +7,7 @@ import { JobState } from "@covenant/contracts/basilica";
 import { PostTrainingPhase, ReceiptSchema } from "@covenant/contracts/grail";
 import { connectLedger, type Ledger } from "@covenant/ledger";
 import { openFileObjectStore } from "@covenant/objects";
-import { type Clock, CovenantError, writeFileAtomic } from "@covenant/runtime";
+import { type Clock, CovenantError, fromUnknown, writeFileAtomic } from "@covenant/runtime";
 import { fetchCheckpoint } from "../fetch-checkpoint.ts";
 import { buildReport, type Report } from "../show/report.ts";
 import { addEvent, closedRounds, type ShowState } from "../show/state.ts";
@@ -39,6 +39,8 @@ const netuid = 1;
 const pollMs = 200;
 const stopGraceMs = 8_000;
 const memorySampleMs = 1_000;
+/** How long a call is made again while the service behind it restarts. */
+const patienceMs = 120_000;
 
 /** What the mesh needs from the world. */
 export interface MeshModules {
@@ -295,10 +297,12 @@ export class Mesh {
     const { state } = this.#modules;
     state.stage = "hand-off";
     this.#say("The final checkpoint streams from the registry to Grail.");
-    const { jobId } = await clients.postTraining.startPostTraining({
-      idempotencyKey: `post-${mesh.runId}`,
-      runId: mesh.runId,
-    });
+    const { jobId } = await this.#patiently(() =>
+      clients.postTraining.startPostTraining({
+        idempotencyKey: `post-${mesh.runId}`,
+        runId: mesh.runId,
+      }),
+    );
     this.#postTrainingJobId = jobId;
     const workers = this.#options.preset.workers.map((plan) => ({
       plan,
@@ -328,18 +332,15 @@ export class Mesh {
     const watch = required(this.#watch);
     await this.#until(() => endpointOf(watch, "inference-replica") !== undefined);
     const { api } = this.addresses;
-    let models: string[] = [];
-    while (models.length === 0) {
-      models = await servedModels(api).catch(() => []);
-      await this.#pause();
-    }
     const { question } = this.#options.preset;
-    const { answer, receipt } = await askWithReceipt(api, required(models[0]), question);
-    const check = await checkReceipt(
-      receipt,
-      await fetchCheckpoint(this.#layout.root, releaseRoot),
-      this.#cast.replica.hotkey.address,
-    );
+    const ask = async () => {
+      const [model] = await servedModels(api);
+      if (!model) throw new CovenantError("COV_UNAVAILABLE", "No model is served yet.");
+      return askWithReceipt(api, model, question);
+    };
+    const { answer, receipt } = await this.#patiently(ask, () => true);
+    const release = await this.#patiently(() => fetchCheckpoint(this.#layout.root, releaseRoot));
+    const check = await checkReceipt(receipt, release, this.#cast.replica.hotkey.address);
     addEvent(state, `Receipt: ${check.explanation}`);
     const receiptFile = path.join(this.#layout.root, "receipt.pb");
     await writeFileAtomic(receiptFile, toBinary(ReceiptSchema, receipt));
@@ -369,13 +370,31 @@ export class Mesh {
 
   /** Submits a job unless one of that name is already there: a second start finds its jobs running or ended. */
   async #submit(clients: OperatorClients, spec: ReturnType<typeof inferenceJob>): Promise<void> {
-    const { jobs } = await clients.scheduler.listJobs({ pageSize: 200 });
-    const active = jobs.find(
-      (job) => job.spec?.name === spec.name && job.state <= JobState.RUNNING,
-    );
-    if (active) return;
-    const attempt = jobs.filter((job) => job.spec?.name === spec.name).length;
-    await clients.scheduler.submitJob({ idempotencyKey: `${spec.name}-${attempt}`, spec });
+    await this.#patiently(async () => {
+      const { jobs } = await clients.scheduler.listJobs({ pageSize: 200 });
+      const sameName = jobs.filter((job) => job.spec?.name === spec.name);
+      if (sameName.some(({ state }) => state <= JobState.RUNNING)) return;
+      const idempotencyKey = `${spec.name}-${sameName.length}`;
+      await clients.scheduler.submitJob({ idempotencyKey, spec });
+    });
+  }
+
+  /** Makes a call again while the service behind it restarts; other errors, and an end of patience, are thrown. */
+  async #patiently<T>(
+    call: () => Promise<T>,
+    mayPass = (error: unknown) => fromUnknown(error).retryable,
+  ): Promise<T> {
+    const { clock, signal } = this.#modules;
+    const deadlineMs = clock.nowMs() + patienceMs;
+    for (;;) {
+      try {
+        return await call();
+      } catch (error) {
+        if (signal.aborted || !mayPass(error) || clock.nowMs() > deadlineMs) throw error;
+      }
+      this.#failOnDeadJobs();
+      await this.#pause();
+    }
   }
 
   async #cancelJobs(clients: OperatorClients): Promise<void> {
