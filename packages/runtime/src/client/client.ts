@@ -6,6 +6,7 @@ import { createGrpcTransport } from "@connectrpc/connect-node";
 import type { Hotkey } from "@covenant/contracts";
 import type { TlsFiles } from "../config/schemas.ts";
 import { fromUnknown } from "../errors/convert.ts";
+import { CovenantError } from "../errors/covenant-error.ts";
 import { DEFAULT_LIMITS } from "../server/limits.ts";
 import type { Clock } from "../time/clock.ts";
 import { systemClock } from "../time/clock.ts";
@@ -112,16 +113,20 @@ function typedErrors<Desc extends DescService>(
     const wrapped: AnyCall = (input, options) => {
       const bounded = isUnary ? { timeoutMs, ...options } : options;
       const answer = call(input, bounded);
+      const rethrow = (error: unknown) => rethrowFor(error, options?.signal);
       return answer instanceof Promise
         ? answer.catch(rethrow)
-        : typedStream(answer as AsyncIterable<unknown>);
+        : typedStream(answer as AsyncIterable<unknown>, rethrow);
     };
     return [method.localName, wrapped];
   });
   return Object.fromEntries(entries) as Client<Desc>;
 }
 
-async function* typedStream<T>(messages: AsyncIterable<T>): AsyncGenerator<T> {
+async function* typedStream<T>(
+  messages: AsyncIterable<T>,
+  rethrow: (error: unknown) => never,
+): AsyncGenerator<T> {
   try {
     yield* messages;
   } catch (error) {
@@ -129,6 +134,11 @@ async function* typedStream<T>(messages: AsyncIterable<T>): AsyncGenerator<T> {
   }
 }
 
-function rethrow(error: unknown): never {
-  throw fromUnknown(error);
+function rethrowFor(error: unknown, signal: AbortSignal | undefined): never {
+  const known = fromUnknown(error);
+  // A server that dies resets its streams with CANCEL. Unless the caller cancelled, that is a lost connection.
+  if (known.code === "COV_CANCELLED" && signal?.aborted !== true) {
+    throw new CovenantError("COV_UNAVAILABLE", "The service ended the call.", { cause: known });
+  }
+  throw known;
 }
