@@ -67,7 +67,9 @@ export function Jobs() {
                     <td>{nameOf(TaskState, task.state)}</td>
                     <td>{task.nodeId}</td>
                     <td class="number">{task.restarts}</td>
-                    <td class="number">{bytesText(Number(task.peakRssBytes))}</td>
+                    <td class="number">
+                      {task.peakRssBytes > 0n ? bytesText(Number(task.peakRssBytes)) : "—"}
+                    </td>
                     <td>{task.reason}</td>
                     <td>
                       <button type="button" onClick={() => openLog(job.id, task.name)}>
