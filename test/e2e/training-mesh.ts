@@ -107,11 +107,11 @@ export class TrainingMesh {
     return connectLedger({ url: `http://${this.#endpoint("ledger")}`, timeoutMs: 20_000 });
   }
 
-  /** Starts the validator. */
-  async startValidator(): Promise<void> {
-    await this.#start("validator", entries.validator, {
-      ...(await this.#participant("validator")),
-      stakeRao: validatorStakeRao,
+  /** Starts a validator with so much stake. */
+  async startValidator(name = "validator", stakeRao = validatorStakeRao): Promise<void> {
+    await this.#start(name, entries.validator, {
+      ...(await this.#participant(name)),
+      stakeRao,
       scoring: { heldOutSamples: 16 },
     });
   }
@@ -122,20 +122,20 @@ export class TrainingMesh {
     await this.#start(name, entries.trainer, config);
   }
 
-  /** A client of the validator, with the hotkey of a bystander. */
-  validator() {
+  /** A client of a validator, with the hotkey of a bystander. */
+  validator(name = "validator") {
     return createClient(Validator, {
-      url: `https://${this.#endpoint("validator")}`,
+      url: `https://${this.#endpoint(name)}`,
       caFile: this.#tls.caFile,
       hotkey: key("bystander"),
       timeoutMs: 20_000,
     });
   }
 
-  /** A round as the validator sees it; undefined while it cannot be had. */
-  async round(number: number): Promise<Round | undefined> {
+  /** A round as a validator sees it; undefined while it cannot be had. */
+  async round(number: number, name = "validator"): Promise<Round | undefined> {
     try {
-      return (await this.validator().getRound({ round: number })).round;
+      return (await this.validator(name).getRound({ round: number })).round;
     } catch {
       return undefined;
     }

@@ -21,7 +21,7 @@ async function withMesh(
     await mesh.prepare();
     await work(mesh);
   } catch (error) {
-    for (const name of ["validator", "alice", "carol", "mallory"]) {
+    for (const name of ["validator", "second", "third", "alice", "carol", "mallory"]) {
       process.stderr.write(`--- ${name}\n${mesh.log(name).slice(-6000)}\n`);
     }
     throw error;
@@ -31,9 +31,9 @@ async function withMesh(
   }
 }
 
-function signedRound(mesh: TrainingMesh, number: number): Promise<Round> {
+function signedRound(mesh: TrainingMesh, number: number, validator?: string): Promise<Round> {
   return until(`round ${number} to be signed`, ROUND_DEADLINE_MS, async () => {
-    const round = await mesh.round(number);
+    const round = await mesh.round(number, validator);
     return round?.signedManifest === undefined ? undefined : round;
   });
 }
@@ -61,7 +61,7 @@ async function assertEqualRoots(mesh: TrainingMesh, number: number, peers: reado
 
 test("honest peers, a copier and a noise sender: equal roots, and only work is paid", async () => {
   const rounds = 4;
-  await withMesh({ rounds, minimumPeers: 4, checkpointEveryRounds: 2 }, async (mesh) => {
+  await withMesh({ rounds, minimumPeers: 5, checkpointEveryRounds: 2 }, async (mesh) => {
     await mesh.startValidator();
     await Promise.all([
       mesh.startPeer("alice", "honest", { verifyMerge: true }),
@@ -119,5 +119,30 @@ test("a trainer and the validator are killed in mid-round; a peer joins late", a
     const after = (await mesh.round(1))!;
     assert.deepEqual(after.signedManifest, before.signedManifest, "a signed round never changes");
     assert.match(mesh.log("carol"), /joined from a checkpoint/);
+  });
+});
+
+test("no validator has a quorum alone; the first one dies and the others go on", async () => {
+  const rounds = 4;
+  await withMesh({ rounds, minimumPeers: 2, checkpointEveryRounds: 4 }, async (mesh) => {
+    const tao = "000000000";
+    await mesh.startValidator("validator", `400${tao}`);
+    await mesh.startValidator("second", `350${tao}`);
+    await mesh.startValidator("third", `250${tao}`);
+    await Promise.all([mesh.startPeer("alice", "honest"), mesh.startPeer("bob", "honest")]);
+    const early = [await signedRound(mesh, 0), await signedRound(mesh, 1)];
+    for (const round of early) assert.ok(round.signedManifest!.signatures.length >= 2);
+    await mesh.kill("validator");
+    for (let number = 0; number < rounds; number += 1) {
+      const [left, right] = [
+        await signedRound(mesh, number, "second"),
+        await signedRound(mesh, number, "third"),
+      ];
+      const { manifest } = left.signedManifest!;
+      assert.deepEqual(right.signedManifest!.manifest, manifest, `round ${number}`);
+      const earlier = early[number]?.signedManifest;
+      if (earlier) assert.deepEqual(manifest, earlier.manifest, "what was signed stays");
+    }
+    for (const peer of ["alice", "bob"]) assert.equal(await mesh.exited(peer), 0, `${peer} ends`);
   });
 });

@@ -31,7 +31,12 @@ export type Tables = {
   /** Roots that peers reported. */
   applied: { round: number; hotkey: string; root: Uint8Array };
   /** Manifests this validator has put its signature under: at most one per round, ever. */
-  signatures: { round: number; manifest_sha256: Uint8Array };
+  signatures: {
+    round: number;
+    manifest_sha256: Uint8Array;
+    /** SignedManifest with the proposer's and this validator's own signature. */
+    signed: Uint8Array | null;
+  };
   /** Single values by name. */
   facts: { name: string; value: string; updated: Generated<string> };
 };
@@ -56,6 +61,7 @@ const MIGRATIONS = [
       create table facts (name text primary key, value text not null,
         updated text not null default (datetime('now'))) strict;`,
   },
+  { name: "002-signed-manifests", sql: "alter table signatures add column signed blob;" },
 ];
 
 /** Opens the validator's database; throws COV_DATABASE_CORRUPT or COV_DISK_FULL. */

@@ -1,6 +1,6 @@
 import { bytesEqual, canonicalBytes, sha256 } from "@covenant/contracts";
 import { type AnnounceUpdateRequest, VerdictReason } from "@covenant/contracts/gauntlet";
-import { SparseUpdateSchema } from "@covenant/contracts/templar";
+import { type SparseUpdate, SparseUpdateSchema } from "@covenant/contracts/templar";
 import { reasonOfProblem, type UpdateFingerprint } from "@covenant/gauntlet";
 import { decode } from "@covenant/kernels";
 import type { ObjectStore } from "@covenant/objects";
@@ -67,8 +67,8 @@ export async function fetchUpdate(
   const parsed = parsePayload(fetched, setup.payloadBytesMax);
   if (!parsed.ok) return refuse(reasonOfProblem(parsed.problem.code), parsed.problem.detail);
   const { header, body } = parsed.value;
-  const announcedHeader = canonicalBytes(SparseUpdateSchema, request.header!);
-  if (!bytesEqual(canonicalBytes(SparseUpdateSchema, header), announcedHeader)) {
+  // A manifest names payloads by hash alone; an announcement also carries the header.
+  if (request.header !== undefined && !sameHeader(header, request.header)) {
     return refuse(VerdictReason.HASH_MISMATCH, "the payload's header is not the announced one");
   }
   const peer = { uid: neuron.uid, hotkey: announced.hotkey };
@@ -78,6 +78,11 @@ export async function fetchUpdate(
   const problem = checkHeader(header, expected, announced.hotkey);
   if (problem !== undefined) return refuse(reasonOfProblem(problem.code), problem.detail);
   return decoded(setup, { announcement, body, samples });
+}
+
+function sameHeader(a: SparseUpdate, b: SparseUpdate): boolean {
+  const [left, right] = [a, b].map((header) => canonicalBytes(SparseUpdateSchema, header));
+  return bytesEqual(left!, right!);
 }
 
 async function fetchPayload(

@@ -6,6 +6,7 @@ import type { Clock, Logger } from "@covenant/runtime";
 import type { RoundRules } from "@covenant/sparseloco";
 import type { Broadcaster } from "./broadcaster.ts";
 import type { CheckpointUploader } from "./checkpoint-uploader.ts";
+import type { Colleagues } from "./colleagues.ts";
 import type { Config } from "./config.ts";
 import type { Evaluator } from "./evaluator.ts";
 import type { Participants } from "./participants.ts";
@@ -25,6 +26,7 @@ export type Judge = {
   evaluator: Evaluator;
   heldOut: SampleSource;
   participants: Participants;
+  colleagues: Colleagues;
   ledger: Ledger;
   objects: ObjectStore;
   uploader: CheckpointUploader | undefined;

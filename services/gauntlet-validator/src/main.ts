@@ -7,9 +7,11 @@ import { openFileObjectStore } from "@covenant/objects";
 import { createServer, readFileLimited, runService, type ServiceContext } from "@covenant/runtime";
 import { Broadcaster } from "./broadcaster.ts";
 import { CheckpointUploader } from "./checkpoint-uploader.ts";
+import { Colleagues } from "./colleagues.ts";
 import { type Config, configSchema } from "./config.ts";
 import { openValidatorDatabase } from "./database.ts";
 import { Evaluator } from "./evaluator.ts";
+import { followColleagues } from "./follower.ts";
 import type { Judge } from "./judge.ts";
 import { Participants } from "./participants.ts";
 import { retry } from "./retry.ts";
@@ -63,6 +65,7 @@ async function start(context: ServiceContext<Config>) {
     evaluator: new Evaluator({ setup, evaluationScale, batchSize }, { model, source }),
     heldOut: await loadSamples(objects, setup, "heldOut"),
     participants,
+    colleagues: new Colleagues({ caFile: config.tls.caFile, hotkey }, { participants }),
     ledger,
     objects,
     uploader:
@@ -102,6 +105,7 @@ async function start(context: ServiceContext<Config>) {
   );
   const running = loop.run();
   const setting = judge.weights.run(signal);
+  const following = followColleagues(judge, loop);
   running.catch(() => {});
   return {
     endpoint: `${host}:${port}`,
@@ -109,7 +113,7 @@ async function start(context: ServiceContext<Config>) {
     async drain() {
       ending.abort(new Error("the validator is stopping"));
       await server.drain(DRAIN_TIMEOUT_MS);
-      await Promise.allSettled([running, setting]);
+      await Promise.allSettled([running, setting, following]);
       await database.destroy();
       model.close();
       ledger.close();

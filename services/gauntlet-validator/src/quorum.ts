@@ -5,67 +5,55 @@ import {
   type RoundManifest,
   type SignedManifest,
   SignedManifestSchema,
-  Validator,
 } from "@covenant/contracts/gauntlet";
-import { createClient, fromUnknown, type Logger } from "@covenant/runtime";
+import { fromUnknown, type Logger } from "@covenant/runtime";
 import { isQuorum, signedStake, signManifest, verifyManifestSignature } from "@covenant/sparseloco";
+import type { Colleagues } from "./colleagues.ts";
 import type { Participants } from "./participants.ts";
 import type { RoundBook } from "./round-book.ts";
-
-const SIGN_TIMEOUT_MS = 120_000;
 
 /** What collecting signatures works with. */
 export type QuorumModules = {
   hotkey: Hotkey;
-  caFile: string;
   participants: Participants;
+  colleagues: Colleagues;
   book: RoundBook;
   logger: Logger;
 };
 
 /**
- * Signs a manifest and asks the ledger's other validators to, until more than half of the stake has. Returns undefined when that is not
- * reached now. Never signs two manifests of one round: throws when it has signed another.
+ * Signs a manifest and asks the ledger's other validators to, until more than half of the stake has. Begins with signatures that are known
+ * already. Returns undefined when there is no quorum now. Never signs two manifests of one round: throws when it has signed another.
  */
 export async function collectSignatures(
   manifest: RoundManifest,
+  known: readonly Signature[],
   modules: QuorumModules,
   signal: AbortSignal,
 ): Promise<SignedManifest | undefined> {
   const { hotkey, participants, book, logger } = modules;
-  if (!(await book.claimSignature(manifest))) {
+  const own = signManifest(manifest, hotkey);
+  const signatures = [own, ...known.filter((signature) => signature.hotkey !== hotkey.address)];
+  const signed = create(SignedManifestSchema, { manifest, signatures });
+  if (!(await book.claimSignature(signed))) {
     throw new Error(`round ${manifest.round}: another manifest was signed already`);
   }
   await participants.refresh();
-  const own = signManifest(manifest, hotkey);
-  const signatures: Signature[] = [own];
   const stake = participants.validatorStake;
-  const enough = () => {
-    const signed = create(SignedManifestSchema, { manifest, signatures });
-    return isQuorum(signedStake(signed, stake), stake) ? signed : undefined;
-  };
-  const others = participants.validators
-    .filter((validator) => validator.hotkey !== hotkey.address)
-    .sort((a, b) => (a.stakeRao < b.stakeRao ? 1 : -1));
-  for (const validator of others) {
-    const signed = enough();
-    if (signed !== undefined) return signed;
+  for (const { hotkey: theirs, client } of modules.colleagues.all()) {
+    if (isQuorum(signedStake(signed, stake), stake)) return signed;
+    if (signed.signatures.some((signature) => signature.hotkey === theirs)) continue;
     signal.throwIfAborted();
-    const { host, port } = validator.endpoint!;
     try {
-      const client = createClient(Validator, {
-        url: `https://${host}:${port}`,
-        caFile: modules.caFile,
-        hotkey,
-        timeoutMs: SIGN_TIMEOUT_MS,
-      });
       const { signature } = await client.signManifest({ manifest, proposer: own }, { signal });
-      const isTheirs = signature?.hotkey === validator.hotkey;
-      if (isTheirs && verifyManifestSignature(manifest, signature)) signatures.push(signature);
+      const isTheirs = signature?.hotkey === theirs;
+      if (isTheirs && verifyManifestSignature(manifest, signature)) {
+        signed.signatures.push(signature);
+      }
     } catch (caught) {
       const { code, message } = fromUnknown(caught);
-      logger.warn({ code, validator: validator.hotkey }, `no signature: ${message}`);
+      logger.warn({ code, validator: theirs }, `no signature: ${message}`);
     }
   }
-  return enough();
+  return isQuorum(signedStake(signed, stake), stake) ? signed : undefined;
 }

@@ -98,12 +98,16 @@ test("a round is proposed once: manifest, bundles and scores together or not at 
 
 test("no restart makes a validator sign two manifests of one round", async () => {
   await withBook(async (book, reopen) => {
-    assert.equal(await book.claimSignature(manifestOf(4, "a")), true);
-    assert.equal(await book.claimSignature(manifestOf(4, "a")), true, "the same again");
-    assert.equal(await book.claimSignature(manifestOf(4, "b")), false);
+    const signedOf = (round: number, runId: string) =>
+      create(SignedManifestSchema, { manifest: manifestOf(round, runId) });
+    assert.equal(await book.claimSignature(signedOf(4, "a")), true);
+    assert.equal(await book.claimSignature(signedOf(4, "a")), true, "the same again");
+    assert.equal(await book.claimSignature(signedOf(4, "b")), false);
     const again = await reopen();
-    assert.equal(await again.claimSignature(manifestOf(4, "b")), false);
-    assert.equal(await again.claimSignature(manifestOf(5, "b")), true);
+    assert.equal(await again.claimSignature(signedOf(4, "b")), false);
+    assert.equal(await again.claimSignature(signedOf(5, "b")), true);
+    assert.equal((await again.claimed(4))!.manifest!.runId, "a");
+    assert.equal(await again.claimed(6), undefined);
   });
 });
 

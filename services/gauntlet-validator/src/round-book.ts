@@ -184,9 +184,11 @@ export class RoundBook {
 
   /**
    * Notes that this validator signs a manifest; false when it has signed another one for the round. Durable before the signature leaves
-   * the process, so that no restart can make it sign two.
+   * the process, so that no restart can make it sign two. The manifest is kept with the signatures known so far: should its proposer vanish,
+   * whoever has signed it can gather the rest.
    */
-  async claimSignature(manifest: RoundManifest): Promise<boolean> {
+  async claimSignature(signed: SignedManifest): Promise<boolean> {
+    const manifest = signed.manifest!;
     const hash = manifestHash(manifest);
     return this.#database.transaction().execute(async (tx) => {
       const known = await tx
@@ -197,10 +199,24 @@ export class RoundBook {
       if (known !== undefined) return bytesEqual(known.manifest_sha256, hash);
       await tx
         .insertInto("signatures")
-        .values({ round: manifest.round, manifest_sha256: hash })
+        .values({
+          round: manifest.round,
+          manifest_sha256: hash,
+          signed: toBinary(SignedManifestSchema, signed),
+        })
         .execute();
       return true;
     });
+  }
+
+  /** The manifest this validator has signed for a round, with the signatures it knew of; undefined before. */
+  async claimed(round: number): Promise<SignedManifest | undefined> {
+    const row = await this.#database
+      .selectFrom("signatures")
+      .select("signed")
+      .where("round", "=", round)
+      .executeTakeFirst();
+    return row?.signed ? fromBinary(SignedManifestSchema, row.signed) : undefined;
   }
 
   /** Stores the signed manifest with the round's record. */

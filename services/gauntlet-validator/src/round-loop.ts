@@ -18,6 +18,7 @@ import {
   stepRound,
   takesAnnouncements,
 } from "@covenant/sparseloco";
+import type { Outcome } from "./follower.ts";
 import type { Judge } from "./judge.ts";
 import { RoundTasks, type Scored } from "./round-tasks.ts";
 import { Serial } from "./serial.ts";
@@ -112,6 +113,23 @@ export class RoundLoop {
       await this.#judge.book.saveAnnouncement(step.record, announcement, this.#block);
       this.#take(step.record, step.effects);
       return this.#block;
+    });
+  }
+
+  /** Takes over a round that a quorum signed elsewhere; the caller has verified manifest and outcome. */
+  async adopt(signed: SignedManifest, outcome: Outcome): Promise<void> {
+    const { round, closeBlock, contributors } = signed.manifest!;
+    const { logger } = this.#judge;
+    await this.#serial.run(async () => {
+      if (round !== this.#tip.round + 1) return;
+      logger.info({ round }, "round adopted from another validator");
+      await this.#settle(signed, outcome, {
+        type: "adopted",
+        contributors: contributors.length,
+        signers: signed.signatures.length,
+        closeBlock: Number(closeBlock),
+        block: this.#block,
+      });
     });
   }
 
@@ -245,8 +263,13 @@ export class RoundLoop {
       this.#scoringAborts.delete(round);
     }
     await this.#serial.run(async () => {
-      const { manifest } = scored.proposal;
-      const step = stepRound(this.#judge.rules, this.#live.get(round)!, {
+      const { manifest, merged, parameters } = scored.proposal;
+      const current = this.#live.get(round);
+      if (current?.state !== RoundState.SCORING) return;
+      const { files } = this.#judge;
+      if (merged.length > 0) await files.saveMerged(round, merged);
+      await files.saveParameters(round, parameters);
+      const step = stepRound(this.#judge.rules, current, {
         type: "scored",
         contributors: manifest.contributors.length,
         nullReason: manifest.nullReason,
@@ -261,25 +284,35 @@ export class RoundLoop {
   async #sign(round: number): Promise<void> {
     const record = this.#live.get(round);
     if (record?.state !== RoundState.PROPOSED) return;
-    const signed = await this.#tasks.sign(round);
-    if (signed === undefined) return;
-    const parameters = await this.#tasks.parametersAfter(signed.manifest!);
-    await this.#serial.run(() => this.#settle(round, signed, parameters));
+    const { participants, colleagues, signal } = this.#judge;
+    await participants.refresh();
+    if (!(await colleagues.isOurTurn(round, signal))) return;
+    const settled = await this.#tasks.sign(round, this.#tip);
+    if (settled === undefined) return;
+    const { signed, outcome } = settled;
+    const signers = signed.signatures.length;
+    await this.#serial.run(() =>
+      this.#settle(signed, outcome, { type: "signed", signers, block: this.#block }),
+    );
   }
 
   /** A quorum has signed: the round is history, the next one opens at once. */
-  async #settle(round: number, signed: SignedManifest, parameters: Float32Array): Promise<void> {
-    const { rules, book, logger } = this.#judge;
+  async #settle(signed: SignedManifest, outcome: Outcome, event: RoundEvent): Promise<void> {
+    const { rules, book, files, logger } = this.#judge;
     const manifest = signed.manifest!;
-    const signers = signed.signatures.length;
-    const event: RoundEvent = { type: "signed", signers, block: this.#block };
-    const step = stepRound(rules, this.#live.get(round)!, event);
+    const { round } = manifest;
+    const record = this.#live.get(round);
+    if (record === undefined) return;
+    const step = stepRound(rules, record, event);
     if (step.refused !== undefined) return;
+    this.#scoringAborts.get(round)?.abort(new Error("the round is signed"));
+    if (outcome.merged.length > 0) await files.saveMerged(round, outcome.merged);
+    await files.saveParameters(round, outcome.parameters);
     await book.saveSigned(step.record, signed);
     this.#tip = {
       round,
       root: manifest.postStateRoot,
-      parameters,
+      parameters: outcome.parameters,
       manifestSha256: manifestHash(manifest),
       closeBlock: Number(manifest.closeBlock),
     };

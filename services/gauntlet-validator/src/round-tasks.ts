@@ -1,4 +1,5 @@
 import { create } from "@bufbuild/protobuf";
+import { bytesEqual } from "@covenant/contracts";
 import {
   type ExplainScoreResponse,
   ExplainScoreResponseSchema,
@@ -8,12 +9,14 @@ import {
   VerdictSchema,
 } from "@covenant/contracts/gauntlet";
 import { applyRound, type GauntletState, isAmnesty, reasonName } from "@covenant/gauntlet";
-import type { RoundRecord } from "@covenant/sparseloco";
+import { manifestHash, type RoundRecord } from "@covenant/sparseloco";
 import type { Announcement } from "./fetch-updates.ts";
+import type { Outcome } from "./follower.ts";
 import type { Judge } from "./judge.ts";
 import { type Proposal, proposeRound } from "./propose-round.ts";
 import { collectSignatures } from "./quorum.ts";
 import { type RoundScores, scoreRound } from "./score-round.ts";
+import { verifiedOutcome } from "./sign-manifest.ts";
 import type { Tip } from "./tip.ts";
 
 /** A scored round, ready to be made final. */
@@ -31,14 +34,14 @@ export class RoundTasks {
     this.#judge = judge;
   }
 
-  /** Scores a closed round and writes what it leads to; the files are durable when it returns. */
+  /** Scores a closed round and works out what it leads to; nothing is stored yet. */
   async score(
     record: RoundRecord,
     tip: Tip,
     missing: readonly string[],
     abandoned: AbortSignal,
   ): Promise<Scored> {
-    const { book, setup, files, logger } = this.#judge;
+    const { book, setup, logger } = this.#judge;
     const announcements = await book.announcements(record.round);
     const scores = await this.#scores(record, tip, missing, announcements, abandoned);
     const proposal = await proposeRound(setup, {
@@ -49,8 +52,6 @@ export class RoundTasks {
       nullReason: nullReason(scores),
       previousManifestSha256: tip.manifestSha256,
     });
-    if (proposal.merged.length > 0) await files.saveMerged(record.round, proposal.merged);
-    await files.saveParameters(record.round, proposal.parameters);
     const gauntlet = applyRound(await book.gauntlet(), record.round, scores.results);
     for (const { hotkey, reason, explanation } of scores.results) {
       const verdict = { round: record.round, hotkey, reason: reasonName(reason) };
@@ -96,13 +97,27 @@ export class RoundTasks {
     }
   }
 
-  /** Signatures under the proposed manifest of a round, or undefined while there is no quorum. */
-  async sign(round: number): Promise<SignedManifest | undefined> {
-    const { book, hotkey, config, participants, logger, signal } = this.#judge;
-    const manifest = (await book.round(round))?.manifest;
+  /**
+   * A quorum's signatures for a round, with what its manifest leads to; undefined while there is no quorum. Proposes the manifest that this
+   * validator has signed already, be it another's, before its own.
+   */
+  async sign(
+    round: number,
+    tip: Tip,
+  ): Promise<{ signed: SignedManifest; outcome: Outcome } | undefined> {
+    const { book, files, hotkey, participants, colleagues, logger, signal } = this.#judge;
+    const own = (await book.round(round))?.manifest;
+    const claimed = await book.claimed(round);
+    const manifest = claimed?.manifest ?? own;
     if (manifest === undefined) throw new Error(`round ${round} has no manifest`);
-    const modules = { hotkey, caFile: config.tls.caFile, participants, book, logger };
-    return collectSignatures(manifest, modules, signal);
+    const modules = { hotkey, participants, colleagues, book, logger };
+    const signed = await collectSignatures(manifest, claimed?.signatures ?? [], modules, signal);
+    if (signed === undefined) return undefined;
+    const isOwn = own !== undefined && bytesEqual(manifestHash(own), manifestHash(manifest));
+    if (!isOwn) return { signed, outcome: await verifiedOutcome(this.#judge, tip, manifest) };
+    const isNull = manifest.mergedBytes === 0n;
+    const merged = isNull ? new Uint8Array() : await files.loadMerged(round);
+    return { signed, outcome: { merged, parameters: await this.parametersAfter(manifest) } };
   }
 
   /** The parameters a manifest leads to, from the file that was written before it was proposed. */

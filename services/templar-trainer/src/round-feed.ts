@@ -73,7 +73,8 @@ export class RoundFeed {
       } catch (caught) {
         if (signal.aborted) return;
         const { code, message } = fromUnknown(caught);
-        const waitsFor = validators.urls[0] ?? "a validator on the ledger";
+        const waitsFor = validators.leaderUrl ?? "a validator on the ledger";
+        validators.rotate();
         logger.warn({ code, waitsFor, delayMs }, `waiting for the validator: ${message}`);
       }
       await clock.sleep(delayMs, signal).catch(() => {});

@@ -29,6 +29,7 @@ export class Validators {
   readonly #ledger: Ledger;
   readonly #clients = new Map<string, ValidatorClient>();
   #neurons: Neuron[] = [];
+  #turn = 0;
 
   constructor(options: ValidatorsOptions, modules: { ledger: Ledger }) {
     this.#options = options;
@@ -48,9 +49,23 @@ export class Validators {
     return new Map(this.#neurons.map((neuron) => [neuron.hotkey, neuron.stakeRao]));
   }
 
-  /** The validator whose rounds the peer follows: the configured one, else the one with the highest stake. */
+  /** Turns to the next validator: the present one does not answer. */
+  rotate(): void {
+    this.#turn += 1;
+  }
+
+  /** Address of the validator that the peer listens to. */
+  get leaderUrl(): string | undefined {
+    const { urls } = this;
+    return urls[this.#turn % Math.max(1, urls.length)];
+  }
+
+  /**
+   * The validator whose rounds the peer follows: the configured one, else the one with the highest stake, else the next one. What it says
+   * counts only with the signatures of a quorum, so any will do.
+   */
   get leader(): ValidatorClient {
-    const url = this.urls[0];
+    const url = this.leaderUrl;
     if (url === undefined) {
       throw new CovenantError("COV_NO_VALIDATOR", "no validator with stake is on the ledger", {
         remedy: "Start a validator, or set validatorUrl.",
