@@ -234,12 +234,14 @@ test("a full queue is said, not grown", () =>
 /** Runs a module in a worker thread until it exits or is terminated after its first message. */
 async function runWorker(script: string, terminate: boolean): Promise<unknown> {
   const worker = new Worker(script, { eval: true });
+  // Listened for from the start: a worker's last message and its exit may arrive in one go.
+  const exited = new Promise((resolve) => worker.once("exit", resolve));
   const message = await new Promise((resolve, reject) => {
     worker.once("message", resolve);
     worker.once("error", reject);
   });
   if (terminate) await worker.terminate();
-  else await new Promise((resolve) => worker.once("exit", resolve));
+  else await exited;
   return message;
 }
 
