@@ -1,100 +1,13 @@
-// `npm test`: everything that must hold, cheapest first. `npm test -- --only unit,kernels` runs a part.
+// `npm test`: set-up on whatever Node there is, then every stage on the pinned one. Everything that must hold, cheapest
+// first; `npm test -- --only unit,kernels` runs a part.
 import { spawnSync } from "node:child_process";
-import { globSync, readdirSync } from "node:fs";
 import path from "node:path";
 import process from "node:process";
 import { pinnedNode, root, setUp } from "./setup.mjs";
 import { installPrerequisites } from "./test-prerequisites.mjs";
 
-const bin = (name) => path.join(root, "node_modules", ".bin", name);
-const environment = {
-  ...process.env,
-  PATH: `${path.dirname(pinnedNode)}${path.delimiter}${process.env.PATH}`,
-  NODE_NO_WARNINGS: "1",
-};
-
-function run(command, args) {
-  return spawnSync(command, args, { cwd: root, stdio: "inherit", env: environment }).status === 0;
-}
-
-function nodeTests(patterns, { concurrency, timeoutMs }) {
-  const files = globSync(patterns, { cwd: root, exclude: (name) => name === "node_modules" });
-  if (files.length === 0) {
-    process.stderr.write(`No test file matches ${patterns.join(", ")}.\n`);
-    return false;
-  }
-  return run(pinnedNode, [
-    "--test",
-    `--test-concurrency=${concurrency}`,
-    `--test-timeout=${timeoutMs}`,
-    ...files.sort(),
-  ]);
-}
-
-const workspaces = ["packages", "services", "apps", "kernels/node"];
-const kinds = readdirSync(path.join(root, "test"), { withFileTypes: true })
-  .filter((entry) => entry.isDirectory() && entry.name !== "vectors" && entry.name !== "bench")
-  .map((entry) => entry.name);
-
-/** Each stage: a name, what it proves, and the check. */
-const stages = [
-  ["lint", () => run(bin("biome"), ["check", "."])],
-  ["tidy", () => run(pinnedNode, ["scripts/tidy.ts"])],
-  ["proto", () => run(bin("buf"), ["lint"]) && run(bin("buf"), ["format", "-d", "--exit-code"])],
-  ["generated", () => run(pinnedNode, ["scripts/check-generated.ts"])],
-  [
-    "types",
-    () => run(bin("tsc"), ["-p", "tsconfig.json"]) && run(bin("tsc"), ["-p", "apps/console"]),
-  ],
-  [
-    "kernels",
-    () =>
-      run(pinnedNode, ["scripts/build-kernels.mjs", "--tests"]) &&
-      run(pinnedNode, ["scripts/build-kernels.mjs", "--tests"]) &&
-      run("ctest", ["--test-dir", "kernels/build", "--output-on-failure", "-j", "2"]),
-  ],
-  [
-    "unit",
-    () =>
-      nodeTests(
-        workspaces.map((folder) => `${folder}/**/src/**/*.test.ts`),
-        {
-          concurrency: 2,
-          timeoutMs: 600_000,
-        },
-      ),
-  ],
-  ...kinds.map((kind) => [
-    kind,
-    () => nodeTests([`test/${kind}/**/*.test.ts`], { concurrency: 1, timeoutMs: 1_200_000 }),
-  ]),
-];
-
-const only = process.argv.includes("--only")
-  ? process.argv[process.argv.indexOf("--only") + 1]?.split(",")
-  : undefined;
-const unknown = only?.filter((name) => !stages.some(([stage]) => stage === name)) ?? [];
-if (unknown.length > 0) {
-  process.stderr.write(
-    `Unknown stage ${unknown.join(", ")}; there are ${stages.map(([name]) => name).join(", ")}.\n`,
-  );
-  process.exit(2);
-}
-
 installPrerequisites();
 setUp();
-const failed = [];
-const passed = [];
-for (const [name, check] of stages) {
-  if (only && !only.includes(name)) continue;
-  const startedAt = Date.now();
-  process.stdout.write(`\n── ${name}\n`);
-  const ok = check();
-  (ok ? passed : failed).push(name);
-  process.stdout.write(
-    `── ${name}: ${ok ? "ok" : "FAILED"} after ${Math.round((Date.now() - startedAt) / 1000)} s\n`,
-  );
-}
-if (failed.length > 0) process.stdout.write(`\nFailed stages: ${failed.join(", ")}\n`);
-process.stdout.write(`\n${passed.length} passed, ${failed.length} failed\n`);
-process.exit(failed.length === 0 ? 0 : 1);
+const stages = path.join(root, "scripts", "test-stages.mjs");
+const { status } = spawnSync(pinnedNode, [stages, ...process.argv.slice(2)], { stdio: "inherit" });
+process.exit(status ?? 1);
