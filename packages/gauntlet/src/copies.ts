@@ -21,7 +21,7 @@ export type CopyRules = {
 };
 
 /** Defaults; docs/reference/gauntlet.md has the measured overlap of honest peers they keep a distance from. */
-export const COPY_RULES: CopyRules = { overlapMax: 0.5, similarityMax: 0.6, sketchSize: 4096 };
+export const COPY_RULES: CopyRules = { overlapMax: 0.4, similarityMax: 0.5, sketchSize: 4096 };
 
 /** The nearest earlier update of one peer. */
 export type CopyFinding = {
