@@ -31,8 +31,10 @@ function nodeTests(patterns, { concurrency, timeoutMs }) {
 }
 
 const workspaces = ["packages", "services", "apps", "kernels/node"];
+/** Folders of test/ that are no kind of test. */
+const notKinds = ["bench", "support", "vectors"];
 const kinds = readdirSync(path.join(root, "test"), { withFileTypes: true })
-  .filter((entry) => entry.isDirectory() && entry.name !== "vectors" && entry.name !== "bench")
+  .filter((entry) => entry.isDirectory() && !notKinds.includes(entry.name))
   .map((entry) => entry.name);
 
 /** Each stage: a name, what it proves, and the check. */
