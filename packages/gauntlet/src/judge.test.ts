@@ -53,6 +53,13 @@ test("a copy is a copy however much it helps", () => {
   assert.match(judgement.explanation, /98 % .*5Victim/);
 });
 
+test("while an update may or may not reach its share of the typical, more samples are asked for", () => {
+  const noisy = evidence(0.012, 0.012, 0.02);
+  assert.equal(isUndecided(noisy, 0.05), true);
+  assert.equal(isUndecided(evidence(0.012, 0.012, 0.0001), 0.05), false);
+  assert.equal(judgeUpdate(ORIGINAL, noisy, 0.05).reason, VerdictReason.NO_IMPROVEMENT);
+});
+
 test("a replay bundle gives the same verdict, and a changed number is named", () => {
   const losses = evidence(0.05, 0.04);
   const judgement = judgeUpdate(ORIGINAL, losses, 0.06);

@@ -8,7 +8,7 @@ export type JudgeRules = {
   improvementConfidence: number;
   /** Two-sided confidence with which "worse on its own samples" must hold; high, since it punishes. */
   proofConfidence: number;
-  /** Share of the round's typical improvement that an update must reach. */
+  /** Share of the round's typical improvement that an update must surely exceed. */
   typicalShareMin: number;
 };
 
@@ -52,10 +52,19 @@ export function overallImprovement(evidence: LossEvidence, rules: JudgeRules): P
   );
 }
 
-/** True while more samples could still change whether the update counts as an improvement. */
-export function isUndecided(evidence: LossEvidence, rules: JudgeRules = JUDGE_RULES): boolean {
-  const overall = overallImprovement(evidence, rules);
-  return Math.abs(overall.mean) <= overall.halfWidth;
+/** What the improvement must exceed with confidence: a share of the round's typical one, and never less than 0. */
+function requiredImprovement(typical: number, rules: JudgeRules): number {
+  return Math.max(0, rules.typicalShareMin * typical);
+}
+
+/** True while more samples could still change whether the update helps enough. */
+export function isUndecided(
+  evidence: LossEvidence,
+  typical = 0,
+  rules: JudgeRules = JUDGE_RULES,
+): boolean {
+  const { mean, halfWidth } = overallImprovement(evidence, rules);
+  return Math.abs(mean - requiredImprovement(typical, rules)) <= halfWidth;
 }
 
 /**
@@ -74,8 +83,8 @@ export function typicalImprovement(
 }
 
 /**
- * The verdict rule for an update that passed the checks: a copy never contributes; an update contributes when it lowers the loss
- * with confidence, by a fair share of what is typical in its round, and is not significantly worse on the samples its peer had to train on than on others.
+ * The verdict rule for an update that passed the checks: a copy never contributes; an update contributes when it surely lowers
+ * the loss, and by more than a share of what is typical in its round, and is not significantly worse on the samples its peer had to train on than on others.
  */
 export function judgeUpdate(
   copy: CopyFinding,
@@ -101,9 +110,10 @@ export function judgeUpdate(
     const explanation = `loss did not fall with confidence: ${measured} on ${overall.count} samples`;
     return { reason: VerdictReason.NO_IMPROVEMENT, explanation, ...numbers };
   }
-  if (overall.mean < rules.typicalShareMin * typical) {
+  const required = requiredImprovement(typical, rules);
+  if (!(overall.mean - overall.halfWidth > required)) {
     const share = `${(rules.typicalShareMin * 100).toFixed(0)} % of the round's median`;
-    const explanation = `helps by ${measured}, less than ${share} ${signed(typical)}`;
+    const explanation = `helps by ${measured}, not surely by more than ${share} ${signed(typical)}`;
     return { reason: VerdictReason.NO_IMPROVEMENT, explanation, ...numbers };
   }
   const own = `own samples ${signed(assigned.mean)}, others ${signed(other.mean)}`;

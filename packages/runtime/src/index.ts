@@ -44,6 +44,6 @@ export type { Telemetry } from "./telemetry/provider.ts";
 export { startTelemetry } from "./telemetry/provider.ts";
 export type { StoredSpan } from "./telemetry/span-store.ts";
 export { SpanStore } from "./telemetry/span-store.ts";
-export { currentTraceId, withSpan } from "./telemetry/spans.ts";
+export { currentTraceId, withSpan, withSpanOf } from "./telemetry/spans.ts";
 export type { Clock } from "./time/clock.ts";
 export { systemClock } from "./time/clock.ts";

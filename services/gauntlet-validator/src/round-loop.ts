@@ -4,7 +4,13 @@ import {
   RoundState,
   type SignedManifest,
 } from "@covenant/contracts/gauntlet";
-import { CovenantError, currentTraceId, fromUnknown, withSpan } from "@covenant/runtime";
+import {
+  CovenantError,
+  currentTraceId,
+  fromUnknown,
+  withSpan,
+  withSpanOf,
+} from "@covenant/runtime";
 import {
   type Announced,
   expectedPeers,
@@ -40,6 +46,7 @@ export class RoundLoop {
   readonly #serial = new Serial();
   readonly #live = new Map<number, RoundRecord>();
   readonly #failure = Promise.withResolvers<never>();
+  readonly #traceIds = new Map<number, string>();
   readonly #running = new Set<string>();
   readonly #scoringAborts = new Map<number, AbortController>();
   #tip!: Tip;
@@ -77,9 +84,11 @@ export class RoundLoop {
     this.#tip = await loadTip(this.#judge);
     this.#block = await ledger.headBlock();
     const newest = await book.newestRound();
-    for (const { record } of await book.rounds(newest - LIVE_ROUNDS_MAX, LIVE_ROUNDS_MAX + 1)) {
+    for (const stored of await book.rounds(newest - LIVE_ROUNDS_MAX, LIVE_ROUNDS_MAX + 1)) {
+      const { record, traceId } = stored;
       if (isSettled(record, this.#makesCheckpoint(record.round))) continue;
       this.#live.set(record.round, record);
+      this.#traceIds.set(record.round, traceId);
       if (this.#makesCheckpoint(record.round)) this.#judge.files.pin(record.round);
       logger.info({ round: record.round, state: record.state }, "taking up an unfinished round");
       for (const effect of resumeEffects(record)) this.#begin(record.round, effect);
@@ -177,8 +186,12 @@ export class RoundLoop {
 
   #take(record: RoundRecord, effects: readonly RoundEffect[]): void {
     const before = this.#live.get(record.round);
-    if (isSettled(record, this.#makesCheckpoint(record.round))) this.#live.delete(record.round);
-    else this.#live.set(record.round, record);
+    if (isSettled(record, this.#makesCheckpoint(record.round))) {
+      this.#live.delete(record.round);
+      this.#traceIds.delete(record.round);
+    } else {
+      this.#live.set(record.round, record);
+    }
     if (before === undefined || !sameRecord(before, record)) this.#changed(record.round);
     for (const effect of effects) this.#begin(record.round, effect);
   }
@@ -202,7 +215,9 @@ export class RoundLoop {
       const expected = expectedPeers({ endpoints: participants.trainers, known, recent });
       const record = { ...opened, expected: expected.sort() };
       if (this.#makesCheckpoint(round)) this.#judge.files.pin(round);
-      await book.openRound(record, currentTraceId() ?? "");
+      const traceId = currentTraceId() ?? "";
+      await book.openRound(record, traceId);
+      this.#traceIds.set(round, traceId);
       this.#take(record, []);
       logger.info({ round, openBlock: block, expected: expected.length }, "round opened");
     });
@@ -237,7 +252,8 @@ export class RoundLoop {
     const attempt = async () => {
       for (let attempts = 1; !signal.aborted; attempts += 1) {
         try {
-          await withSpan(`validator.${name}`, { round }, task);
+          const traceId = this.#traceIds.get(round) ?? "";
+          await withSpanOf(traceId, `validator.${name}`, { round }, task);
           return;
         } catch (caught) {
           if (signal.aborted) return;

@@ -85,7 +85,10 @@ export async function scoreRound(
     const copy = copies.get(update.announcement.announced.hotkey);
     if (copy?.copy !== true) measured.set(update, await losses.measure(update, sound));
   }
-  const typical = typicalImprovement([...measured.values()].map(({ evidence }) => evidence));
+  const typicalNow = () => typicalImprovement([...measured.values()].map((m) => m.evidence));
+  const first = typicalNow();
+  for (const each of measured.values()) await losses.extendWhileUndecided(each, first);
+  const typical = typicalNow();
   for (const update of sound) {
     const { announcement } = update;
     const copy = copies.get(announcement.announced.hotkey) ?? NOT_COPIED;
@@ -155,7 +158,16 @@ function record(scores: RoundScores, input: ScoringInput, finding: Finding): voi
   });
 }
 
-type Measured = { assigned: number[]; unassigned: number[]; evidence: LossEvidence };
+type Measured = {
+  update: SoundUpdate;
+  /** All samples that may be used, in order. */
+  own: number[];
+  others: number[];
+  /** Those that were. */
+  assigned: number[];
+  unassigned: number[];
+  evidence: LossEvidence;
+};
 
 /** Loss evidence of a round's updates; base losses are measured once per sample. */
 class LossLedger {
@@ -171,12 +183,12 @@ class LossLedger {
     this.#modules = modules;
   }
 
-  /** Measures an update on its own and on common other samples, on more of them while the verdict is open. */
+  /** Measures an update on its own and on common other samples. */
   async measure(update: SoundUpdate, all: readonly SoundUpdate[]): Promise<Measured> {
-    const { samplesPerSet, samplesPerSetMax } = this.#options;
-    const own = this.#drawOwn(update);
-    const others = this.#drawOthers(update, all);
     const measured: Measured = {
+      update,
+      own: this.#drawOwn(update),
+      others: this.#drawOthers(update, all),
       assigned: [],
       unassigned: [],
       evidence: {
@@ -186,14 +198,17 @@ class LossLedger {
         unassignedAfter: [],
       },
     };
-    for (let count = samplesPerSet; ; count = Math.min(count * 2, samplesPerSetMax)) {
-      this.#input.signal.throwIfAborted();
-      const assigned = own.slice(measured.assigned.length, count);
-      const unassigned = others.slice(measured.unassigned.length, count);
-      if (assigned.length + unassigned.length > 0) {
-        await this.#extend(measured, update, assigned, unassigned);
-      }
-      if (count >= samplesPerSetMax || !isUndecided(measured.evidence)) return measured;
+    await this.#extendTo(measured, this.#options.samplesPerSet);
+    return measured;
+  }
+
+  /** Doubles the samples while the verdict is open and the limit is not reached. */
+  async extendWhileUndecided(measured: Measured, typical: number): Promise<void> {
+    const { samplesPerSet, samplesPerSetMax } = this.#options;
+    let count = samplesPerSet;
+    while (count < samplesPerSetMax && isUndecided(measured.evidence, typical)) {
+      count = Math.min(count * 2, samplesPerSetMax);
+      await this.#extendTo(measured, count);
     }
   }
 
@@ -223,17 +238,16 @@ class LossLedger {
     });
   }
 
-  async #extend(
-    measured: Measured,
-    update: SoundUpdate,
-    assigned: readonly number[],
-    unassigned: readonly number[],
-  ): Promise<void> {
-    const { evaluator } = this.#modules;
+  async #extendTo(measured: Measured, count: number): Promise<void> {
+    this.#input.signal.throwIfAborted();
+    const assigned = measured.own.slice(measured.assigned.length, count);
+    const unassigned = measured.others.slice(measured.unassigned.length, count);
     const samples = [...assigned, ...unassigned];
+    if (samples.length === 0) return;
     const before = await this.#baseLosses(samples);
     const { parameters } = this.#input;
-    const after = await evaluator.lossesAfter(parameters, update.body, samples);
+    const { body } = measured.update;
+    const after = await this.#modules.evaluator.lossesAfter(parameters, body, samples);
     const split = assigned.length;
     const { evidence } = measured;
     measured.evidence = {

@@ -1,6 +1,6 @@
 import { bytesEqual, toHex } from "@covenant/contracts";
 import { PeerPhase } from "@covenant/contracts/templar";
-import { CovenantError, fromUnknown, withSpan } from "@covenant/runtime";
+import { CovenantError, fromUnknown, withSpanOf } from "@covenant/runtime";
 import { takesAnnouncements } from "@covenant/sparseloco";
 import { stateAfter } from "./apply-round.ts";
 import { genesisState, stateFromCheckpoint } from "./catch-up.ts";
@@ -25,10 +25,7 @@ export async function runPeer(peer: Peer, uid: number): Promise<void> {
     peer.signal.throwIfAborted();
     peer.feed.advance(state.round);
     try {
-      const next = await withSpan("peer.round", { round: state.round }, () =>
-        playRound(peer, state, pending, uid),
-      );
-      state = next;
+      state = await playRound(peer, state, pending, uid);
       pending = undefined;
       attempts = 0;
     } catch (caught) {
@@ -61,19 +58,22 @@ async function playRound(
   status.update({ round, phase: PeerPhase.WAITING_FOR_MANIFEST, reason: "" });
   const seen = await feed.waitFor(round, () => true, signal);
   let pending = kept;
-  if (takesAnnouncements(seen.state)) {
+  await withSpanOf(seen.traceId, "peer.contribute", { round }, async () => {
+    if (!takesAnnouncements(seen.state)) return;
     pending ??= await produceUpdate(peer, state, uid);
     if (pending !== undefined) await publishUpdate(peer, pending);
-  }
+  });
   const reason = "waiting for the round's signed manifest";
   status.update({ phase: PeerPhase.WAITING_FOR_MANIFEST, reason });
   const closed = await feed.waitFor(round, (r) => r.signedManifest !== undefined, signal);
-  const next = await stateAfter(peer, state, closed.signedManifest!, pending);
-  await peer.files.saveState(next);
-  status.update({ stateRoot: next.stateRoot });
-  logger.info({ round, stateRoot: toHex(next.stateRoot) }, "round applied");
-  await report(peer, round, next.stateRoot);
-  return next;
+  return withSpanOf(closed.traceId, "peer.apply", { round }, async () => {
+    const next = await stateAfter(peer, state, closed.signedManifest!, pending);
+    await peer.files.saveState(next);
+    status.update({ stateRoot: next.stateRoot });
+    logger.info({ round, stateRoot: toHex(next.stateRoot) }, "round applied");
+    await report(peer, round, next.stateRoot);
+    return next;
+  });
 }
 
 async function report(peer: Peer, round: number, stateRoot: Uint8Array): Promise<void> {

@@ -1,6 +1,6 @@
 /** Spans around pieces of work. */
 import type { Attributes, Span } from "@opentelemetry/api";
-import { SpanStatusCode, trace } from "@opentelemetry/api";
+import { context, isValidTraceId, SpanStatusCode, TraceFlags, trace } from "@opentelemetry/api";
 import { fromUnknown } from "../errors/convert.ts";
 import { ERROR_TYPE } from "./semconv.ts";
 
@@ -23,6 +23,23 @@ export function withSpan<T>(
       span.end();
     }
   });
+}
+
+/**
+ * Like `withSpan`, but part of a trace that began elsewhere or before a restart: work on one thing stays under one trace id, whichever
+ * process does it. Without a valid trace id it is a plain span.
+ */
+export function withSpanOf<T>(
+  traceId: string,
+  name: string,
+  attributes: Attributes,
+  work: (span: Span) => Promise<T> | T,
+): Promise<T> {
+  if (!isValidTraceId(traceId)) return withSpan(name, attributes, work);
+  const spanId = traceId.slice(16);
+  const parent = { traceId, spanId, traceFlags: TraceFlags.SAMPLED, isRemote: true };
+  const joined = trace.setSpanContext(context.active(), parent);
+  return context.with(joined, () => withSpan(name, attributes, work));
 }
 
 /** Marks a span as failed. */

@@ -7,7 +7,7 @@ import { CovenantError } from "../errors/covenant-error.ts";
 import { TestMesh } from "../testing.ts";
 import { startTelemetry } from "./provider.ts";
 import { SpanStore } from "./span-store.ts";
-import { currentTraceId, withSpan } from "./spans.ts";
+import { currentTraceId, withSpan, withSpanOf } from "./spans.ts";
 
 // OpenTelemetry is global to a process, so these tests run one after another.
 
@@ -115,3 +115,14 @@ function spanNamed(name: string): Parameters<SpanStore["onEnd"]>[0] {
     status: { code: 0 },
   } as unknown as Parameters<SpanStore["onEnd"]>[0];
 }
+
+test("work goes on under the trace id that it began with", async (t) => {
+  const telemetry = await startTelemetry("test", {});
+  t.after(() => telemetry.shutdown());
+  const begun = await withSpan("begin", {}, () => currentTraceId()!);
+  const later = await withSpanOf(begun, "go on", {}, () => currentTraceId());
+  assert.equal(later, begun);
+  const own = await withSpanOf("nonsense", "alone", {}, () => currentTraceId());
+  assert.match(own ?? "", /^[0-9a-f]{32}$/);
+  assert.notEqual(own, begun);
+});
