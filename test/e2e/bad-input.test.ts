@@ -54,7 +54,15 @@ describe("wrong input to the covenant command", () => {
     const { port } = server.address() as { port: number };
     const directory = scratch();
     try {
-      const { status, stderr } = covenant("up", "--data", directory, "--api-port", String(port));
+      const { status, stderr } = covenant(
+        "up",
+        "--data",
+        directory,
+        "--console-port",
+        "0",
+        "--api-port",
+        String(port),
+      );
       assert.equal(status, 1);
       assert.match(stderr, new RegExp(`Port ${port} .* is in use`));
       assert.match(stderr, /--api-port/);
