@@ -79,7 +79,8 @@ function startCall(request: UnaryRequest | StreamRequest, logger: Logger) {
     end: (error?: unknown) => {
       endSpan(span, error);
       const durationMs = Math.round(performance.now() - startedAt);
-      logEnd(logger, active, { method, caller, durationMs }, error);
+      const isGone = causedBy(error, request.signal);
+      logEnd(logger, active, { method, caller, durationMs, isGone }, error);
     },
   };
 }
@@ -90,12 +91,24 @@ function endSpan(span: Span, error: unknown): void {
   span.end();
 }
 
-/** Faults of ours are errors with their cause; refusals are news at most; success is detail. */
-function logEnd(logger: Logger, active: Context, facts: object, error: unknown): void {
+/** True when the call ended because its caller went away or ran out of time. */
+function causedBy(error: unknown, signal: AbortSignal): boolean {
+  if (!error || !signal.aborted) return false;
+  return error === signal.reason || (error as Error).cause === signal.reason;
+}
+
+/** Faults of ours are errors with their cause; refusals and callers that went are news at most; success is detail. */
+function logEnd(
+  logger: Logger,
+  active: Context,
+  { isGone, ...facts }: { isGone: boolean; method: string; caller: string; durationMs: number },
+  error: unknown,
+): void {
   context.with(active, () => {
     if (!error) return logger.debug(facts, "Call answered");
     const failure = fromUnknown(error);
     const line = { ...facts, code: failure.code, reason: failure.message };
+    if (isGone) return logger.info(line, "Call ended by its caller");
     if (failure.status === "internal" || failure.status === "data_loss") {
       return logger.error({ ...line, error: failure }, "Call failed");
     }
