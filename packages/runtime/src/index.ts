@@ -47,3 +47,4 @@ export { SpanStore } from "./telemetry/span-store.ts";
 export { currentTraceId, withSpan, withSpanOf } from "./telemetry/spans.ts";
 export type { Clock } from "./time/clock.ts";
 export { systemClock } from "./time/clock.ts";
+export { type RetryOptions, retry } from "./time/retry.ts";

@@ -4,7 +4,7 @@ import { type SparseUpdate, SparseUpdateSchema } from "@covenant/contracts/templ
 import { reasonOfProblem, type UpdateFingerprint } from "@covenant/gauntlet";
 import { decode } from "@covenant/kernels";
 import type { ObjectStore } from "@covenant/objects";
-import { type Clock, fromUnknown, hasCode } from "@covenant/runtime";
+import { type Clock, fromUnknown, hasCode, retry } from "@covenant/runtime";
 import {
   type Announced,
   assignedSamples,
@@ -13,7 +13,6 @@ import {
   parsePayload,
 } from "@covenant/sparseloco";
 import type { Participants } from "./participants.ts";
-import { retry } from "./retry.ts";
 import type { RunSetup } from "./run-setup.ts";
 
 /** An announcement with its place on the ledger. */

@@ -4,7 +4,13 @@ import { Validator } from "@covenant/contracts/gauntlet";
 import { initialParameters, Model } from "@covenant/kernels";
 import { connectLedger, type Ledger, VALIDATOR_PROTOCOL } from "@covenant/ledger";
 import { openFileObjectStore } from "@covenant/objects";
-import { createServer, readFileLimited, runService, type ServiceContext } from "@covenant/runtime";
+import {
+  createServer,
+  readFileLimited,
+  retry,
+  runService,
+  type ServiceContext,
+} from "@covenant/runtime";
 import { Broadcaster } from "./broadcaster.ts";
 import { CheckpointUploader } from "./checkpoint-uploader.ts";
 import { Colleagues } from "./colleagues.ts";
@@ -14,7 +20,6 @@ import { Evaluator } from "./evaluator.ts";
 import { followColleagues } from "./follower.ts";
 import type { Judge } from "./judge.ts";
 import { Participants } from "./participants.ts";
-import { retry } from "./retry.ts";
 import { RoundBook } from "./round-book.ts";
 import { RoundLoop } from "./round-loop.ts";
 import { INITIAL_LOSS_FACT } from "./round-view.ts";

@@ -2,7 +2,7 @@ import { bytesEqual, concatBytes, sha256, toHex } from "@covenant/contracts";
 import type { RoundManifest, SignedManifest } from "@covenant/contracts/gauntlet";
 import { PeerPhase } from "@covenant/contracts/templar";
 import { aggregate, applyMerged, stateRoot } from "@covenant/kernels";
-import { CovenantError, fromUnknown } from "@covenant/runtime";
+import { CovenantError, fromUnknown, retry } from "@covenant/runtime";
 import {
   CLIP_TO_MEDIAN_NORM,
   checkManifest,
@@ -14,7 +14,6 @@ import {
 } from "@covenant/sparseloco";
 import type { Peer } from "./peer.ts";
 import { budget } from "./publish-update.ts";
-import { retry } from "./retry.ts";
 import type { PendingUpdate, TrainerState } from "./trainer-state.ts";
 
 /**

@@ -13,11 +13,10 @@ import {
 } from "@covenant/contracts/registry";
 import { PeerPhase } from "@covenant/contracts/templar";
 import { initialParameters, stateRoot } from "@covenant/kernels";
-import { CovenantError, createClient, fromUnknown } from "@covenant/runtime";
+import { CovenantError, createClient, fromUnknown, retry } from "@covenant/runtime";
 import { isQuorum, manifestHash, signedStake } from "@covenant/sparseloco";
 import type { Peer } from "./peer.ts";
 import { budget } from "./publish-update.ts";
-import { retry } from "./retry.ts";
 import type { RunSetup } from "./run-setup.ts";
 import type { TrainerState } from "./trainer-state.ts";
 

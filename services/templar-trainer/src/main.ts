@@ -5,13 +5,18 @@ import { Trainer } from "@covenant/contracts/templar";
 import { Model } from "@covenant/kernels";
 import { connectLedger, type Ledger } from "@covenant/ledger";
 import { openFileObjectStore } from "@covenant/objects";
-import { createServer, readHotkeyFile, runService, type ServiceContext } from "@covenant/runtime";
+import {
+  createServer,
+  readHotkeyFile,
+  retry,
+  runService,
+  type ServiceContext,
+} from "@covenant/runtime";
 import { behaviourOf } from "./behaviours/index.ts";
 import { createRegistryClient } from "./catch-up.ts";
 import { type Config, configSchema } from "./config.ts";
 import { Gate } from "./gate.ts";
 import { runPeer } from "./peer-loop.ts";
-import { retry } from "./retry.ts";
 import { RoundFeed } from "./round-feed.ts";
 import { trainerService } from "./rpc/trainer.ts";
 import { loadRun, loadTrainingSamples } from "./run-setup.ts";

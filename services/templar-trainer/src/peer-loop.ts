@@ -1,13 +1,12 @@
 import { bytesEqual, toHex } from "@covenant/contracts";
 import { PeerPhase } from "@covenant/contracts/templar";
-import { CovenantError, fromUnknown, withSpanOf } from "@covenant/runtime";
+import { CovenantError, fromUnknown, retry, withSpanOf } from "@covenant/runtime";
 import { takesAnnouncements } from "@covenant/sparseloco";
 import { stateAfter } from "./apply-round.ts";
 import { genesisState, stateFromCheckpoint } from "./catch-up.ts";
 import type { Peer } from "./peer.ts";
 import { produceUpdate } from "./produce-update.ts";
 import { budget, publishUpdate } from "./publish-update.ts";
-import { retry } from "./retry.ts";
 import type { PendingUpdate, TrainerState } from "./trainer-state.ts";
 
 /** Errors after which the local state is given up and built anew from signed rounds. */

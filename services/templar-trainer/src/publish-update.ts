@@ -2,10 +2,9 @@ import type { MessageInitShape } from "@bufbuild/protobuf";
 import { sha256 } from "@covenant/contracts";
 import type { AnnounceUpdateRequestSchema, Round } from "@covenant/contracts/gauntlet";
 import { PeerPhase } from "@covenant/contracts/templar";
-import { fromUnknown } from "@covenant/runtime";
+import { fromUnknown, retry } from "@covenant/runtime";
 import { commitmentMatches, parsePayload, updateCommitment, updateKey } from "@covenant/sparseloco";
 import type { Peer } from "./peer.ts";
-import { retry } from "./retry.ts";
 import type { PendingUpdate } from "./trainer-state.ts";
 
 /** Answers that end the attempt to announce: saying the same again cannot change them. */

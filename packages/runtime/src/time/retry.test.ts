@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { type Clock, CovenantError } from "@covenant/runtime";
+import { CovenantError } from "../errors/covenant-error.ts";
+import type { Clock } from "./clock.ts";
 import { retry } from "./retry.ts";
 
 /** Time that passes only by sleeping. */

@@ -1,4 +1,5 @@
-import { type Clock, fromUnknown } from "@covenant/runtime";
+import { fromUnknown } from "../errors/convert.ts";
+import type { Clock } from "./clock.ts";
 
 /** How a failing call is repeated. */
 export type RetryOptions = {
