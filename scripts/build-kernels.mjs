@@ -1,5 +1,5 @@
-// Configures and builds kernels/ into kernels/build: the Node-API addon, and with --tests what ctest runs. Does nothing
-// when the sources have not changed since the last build. Runs on any Node from 18 on and without any package of ours,
+// Configures and builds kernels/ into kernels/build: the Node-API addon, with --tests what ctest runs, with --bench the
+// benchmark programs. Does nothing when the sources have not changed since the last build. Runs on any Node from 18 on and without any package of ours,
 // because setting up a fresh clone starts here.
 import { spawnSync } from "node:child_process";
 import { createHash } from "node:crypto";
@@ -12,8 +12,9 @@ import { fileURLToPath } from "node:url";
 const root = path.resolve(path.dirname(fileURLToPath(import.meta.url)), "..");
 const source = path.join(root, "kernels");
 
-const help = `Usage: node scripts/build-kernels.mjs [--tests] [--force] [--jobs N]
+const help = `Usage: node scripts/build-kernels.mjs [--tests] [--bench] [--force] [--jobs N]
   --tests    also build the tests that ctest runs
+  --bench    also build the benchmark programs
   --force    build even when nothing has changed
   --jobs N   compile at most N files at once (default: the number of processors)
 `;
@@ -24,9 +25,10 @@ function fail(sentence) {
 }
 
 function parseArguments(args) {
-  const options = { tests: false, force: false, jobs: os.availableParallelism?.() ?? 2 };
+  const options = { tests: false, bench: false, force: false, jobs: os.availableParallelism?.() ?? 2 };
   for (let at = 0; at < args.length; at++) {
     if (args[at] === "--tests") options.tests = true;
+    else if (args[at] === "--bench") options.bench = true;
     else if (args[at] === "--force") options.force = true;
     else if (args[at] === "--jobs" && /^[1-9]\d*$/.test(args[at + 1] ?? ""))
       options.jobs = Number(args[++at]);
@@ -86,18 +88,19 @@ function* filesUnder(folder) {
   }
 }
 
-/** Hash of everything that decides what is built. */
-function fingerprint(options) {
+/** Folders that only one kind of build looks at. */
+const foldersOf = { addon: ["node"], tests: ["tests", "examples", "soak"], bench: ["bench"] };
+const kindFolders = [...new Set(Object.values(foldersOf).flat()), "fuzz"];
+
+/** Hash of everything that decides what a kind of build makes. */
+function fingerprint(kind) {
   const hash = createHash("sha256");
-  hash.update(JSON.stringify([process.platform, process.arch, process.env.CXX ?? "", 1]));
+  hash.update(JSON.stringify([process.platform, process.arch, process.env.CXX ?? "", 2]));
   for (const file of [...filesUnder(source)].sort()) {
-    const inTests = file.startsWith(path.join(source, "tests") + path.sep);
-    const inFuzz = file.startsWith(path.join(source, "fuzz") + path.sep);
-    if (inFuzz || (inTests && !options.tests)) continue;
-    hash
-      .update(`${path.relative(source, file)}\0`)
-      .update(readFileSync(file))
-      .update("\0");
+    const name = path.relative(source, file);
+    const folder = name.split(path.sep)[0];
+    if (kindFolders.includes(folder) && !foldersOf[kind].includes(folder)) continue;
+    hash.update(`${name}\0`).update(readFileSync(file)).update("\0");
   }
   return hash.digest("hex");
 }
@@ -123,10 +126,11 @@ function main() {
   const build = path.join(source, "build");
   const addon = path.join(build, "covenant_kernels.node");
   const stampFile = path.join(build, ".stamp.json");
-  const wanted = fingerprint(options);
-  const kind = options.tests ? "tests" : "addon";
+  const kinds = ["addon", ...(options.tests ? ["tests"] : []), ...(options.bench ? ["bench"] : [])];
+  const wanted = Object.fromEntries(kinds.map((kind) => [kind, fingerprint(kind)]));
   const stamp = readStamp(stampFile);
-  if (!options.force && stamp[kind] === wanted && existsSync(addon)) return;
+  const upToDate = existsSync(addon) && kinds.every((kind) => stamp[kind] === wanted[kind]);
+  if (!options.force && upToDate) return;
 
   const { ninja, compiler } = requireTools(build);
   process.stderr.write("Building the kernels (about a minute) …\n");
@@ -144,15 +148,14 @@ function main() {
     ["-S", source, "-B", build, "-G", generator, `-DCMAKE_CXX_COMPILER=${compiler}`],
     "The kernels could not be configured; the messages above say why.",
   );
-  const targets = options.tests ? [] : ["--target", "covenant_node"];
+  // "all" is the addon and the tests.
+  const targets = [options.tests ? "all" : "covenant_node", ...(options.bench ? ["benches"] : [])];
   step(
     "cmake",
-    ["--build", build, "--parallel", String(options.jobs), ...targets],
+    ["--build", build, "--parallel", String(options.jobs), "--target", ...targets],
     "The kernels could not be compiled; the messages above say where.",
   );
-  // Building the tests builds the addon as well.
-  const addonToo = options.tests ? { addon: fingerprint({ ...options, tests: false }) } : {};
-  writeFileSync(stampFile, JSON.stringify({ ...stamp, ...addonToo, [kind]: wanted }));
+  writeFileSync(stampFile, JSON.stringify({ ...stamp, ...wanted }));
 }
 
 main();

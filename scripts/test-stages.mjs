@@ -58,7 +58,7 @@ const stages = [
     "unit",
     () =>
       nodeTests(
-        workspaces.map((folder) => `${folder}/**/src/**/*.test.ts`),
+        [...workspaces.map((folder) => `${folder}/**/src/**/*.test.ts`), "scripts/**/*.test.ts"],
         {
           concurrency: 2,
           timeoutMs: 600_000,
