@@ -89,7 +89,7 @@ void bench_model(int threads, double peak, double seconds) {
   const cov_model_shape shape = {512, 128, 352, 4, 4, 4, 256, 1, 10000.0, 1e-5};
   std::vector<float> parameters(cov_parameter_count(&shape));
   require(cov_initial_parameters(&shape, 1, parameters.data(), parameters.size()));
-  const cov_model_options options = {parameters.data(), parameters.size(), threads, 0};
+  const cov_model_options options = {parameters.data(), parameters.size(), threads, 0, 0};
   cov_model* model = nullptr;
   require(cov_model_create(&shape, &options, &model));
   constexpr int32_t kSequences = 16, kLength = 128;

@@ -4,11 +4,14 @@
 // model with one thread runs entirely on the caller. Buffers handed in are read or written only
 // during the call.
 //
-// Determinism: every result has the same bits on rerun, for every thread count and on every CPU
-// path (AVX-512, AVX2+FMA, portable): sums run in one fixed order made of IEEE fp32 operations and
-// fused multiply-adds. A row's hidden state does not depend on the other rows of its batch, so
-// decode and prefill agree bit for bit. Between machines the rotary table comes from the C
-// library's sin and cos in double precision, rounded to fp32.
+// Determinism: every result has the same bits on rerun and for every thread count: sums run in one
+// fixed order made of IEEE fp32 operations and fused multiply-adds. A row's hidden state does not
+// depend on the other rows of its batch, so decode and prefill agree bit for bit. With
+// COV_COMPUTE_F32 the bits are the same on every CPU path as well. With COV_COMPUTE_BF16 (tier B)
+// they are the same on one path; between AMX and the others they differ by the order of additions
+// within 32 products, between AVX-512-BF16 and the wider paths only where a sum is subnormal.
+// Between machines the rotary table comes from the C library's sin and cos in double precision,
+// rounded to fp32.
 //
 // Errors: COV_INVALID_ARGUMENT, COV_OUT_OF_RANGE (tokens, lengths), COV_NON_FINITE,
 // COV_OUT_OF_MEMORY, COV_MEMORY_LIMIT; no call crashes on bad input. After an error the parameters
@@ -27,8 +30,8 @@ extern "C" {
 
 // ---- CPU path ------------------------------------------------------------------------------
 
-// Names: "avx512", "avx2", "portable". The fastest supported path is chosen on first use; the
-// environment variable COVENANT_CPU_PATH forces one. An unsupported or unknown name in the
+// Names: "amx", "avx512bf16", "avx512", "avx2", "portable". The fastest supported path is chosen on
+// first use; the environment variable COVENANT_CPU_PATH forces one. An unsupported or unknown name in the
 // environment is ignored in favour of the best path; in this call it is COV_UNSUPPORTED.
 // Process-wide; must not run at the same time as a model call. NULL or "" goes back to the best.
 cov_status cov_set_cpu_path(const char* name);
@@ -41,11 +44,21 @@ int32_t cov_default_threads(void);
 
 typedef struct cov_model cov_model;
 
+// How matrix products with the weights are computed. Parameters, gradients, moments, sums,
+// attention, norms and activations between products are fp32 in both.
+typedef enum cov_compute {
+  COV_COMPUTE_F32 = 0,
+  // The operands of each product with a weight matrix, forward and backward, are rounded to bf16
+  // (nearest even; subnormal numbers to zero); products are summed in fp32.
+  COV_COMPUTE_BF16 = 1
+} cov_compute;
+
 typedef struct cov_model_options {
   const float* parameters;      // initial values, copied; NULL: zeros
   uint64_t parameter_count;     // floats in `parameters`; must be exact when parameters is given
   int32_t threads;              // 0: cov_default_threads(); at most 256
   uint64_t memory_limit_bytes;  // cap of everything this model allocates; 0: no cap
+  int32_t compute;              // a cov_compute
 } cov_model_options;
 
 // Creates a model with reference count 1. *model is NULL on error.
@@ -114,7 +127,7 @@ cov_status cov_model_forward(cov_model* model, const cov_batch* batch,
 
 // coefficients[position] = dL/dlogProb for the last forward with keep_activations (its batch is
 // copied); gradients of L accumulate in COV_GRADIENTS. Parameters must not have changed between.
-// Consumes the kept activations. After an error the gradients may hold part of the sums.
+// Consumes the kept activations.
 cov_status cov_model_backward(cov_model* model, const float* coefficients, uint64_t count);
 
 // AdamW with decoupled decay (none on rank-1 tensors) and bias correction, as torch.optim.AdamW;
@@ -134,8 +147,7 @@ cov_status cov_model_optimizer_step(cov_model* model, const cov_adamw_options* o
                                     float* gradient_norm);
 
 // Forward, mean NLL over scored positions, backward, step. Gradients already accumulated take
-// part; an error on the way clears them. No scored position is COV_INVALID_ARGUMENT. Needs memory
-// for a few sequences only.
+// part. No scored position is COV_INVALID_ARGUMENT. Needs memory for a few sequences only.
 cov_status cov_model_train_step(cov_model* model, const cov_batch* batch,
                                 const cov_adamw_options* options, double* loss,
                                 float* gradient_norm);

@@ -4,6 +4,7 @@
 #include <cstring>
 #include <memory>
 #include <mutex>
+#include <string>
 #include <vector>
 
 #include "bindings.h"
@@ -217,7 +218,16 @@ class Model : public Napi::ObjectWrap<Model> {
   std::shared_ptr<ModelEngine> engine_;
 };
 
-// (shape, {parameters?, threads?, memoryLimitBytes?}) -> Promise<Model>
+// undefined, "f32" or "bf16"
+int32_t compute_of(const Napi::Value& value) {
+  if (value.IsUndefined()) return COV_COMPUTE_F32;
+  const std::string name = value.IsString() ? value.As<Napi::String>().Utf8Value() : "";
+  if (name == "f32") return COV_COMPUTE_F32;
+  if (name == "bf16") return COV_COMPUTE_BF16;
+  throw invalid(value.Env(), "compute must be \"f32\" or \"bf16\"");
+}
+
+// (shape, {parameters?, threads?, memoryLimitBytes?, compute?}) -> Promise<Model>
 Napi::Value create_model(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
   const cov_model_shape shape = shape_of(info[0]);
@@ -228,6 +238,7 @@ Napi::Value create_model(const Napi::CallbackInfo& info) {
   options.parameters = parameters.data;
   options.parameter_count = parameters.length;
   options.threads = integer_or(object, "threads", 0, 256, 0);
+  options.compute = compute_of(object.Get("compute"));
   if (!object.Get("memoryLimitBytes").IsUndefined()) {
     const double limit = number(object, "memoryLimitBytes");
     if (!(limit >= 0 && limit <= 9007199254740991.0))

@@ -50,6 +50,26 @@ test("training lowers the loss, and the views show it", () =>
     assert.ok(model.memory.bytes >= model.parameters.byteLength);
   }));
 
+test("bf16 products train as well as fp32 ones, from the same parameters", () =>
+  withModel(async (exact) => {
+    const options = { parameters: initialParameters(tinyShape, 7n), threads: 1 };
+    const rounded = await Model.create(tinyShape, { ...options, compute: "bf16" });
+    for (let step = 0; step < 5; step++) {
+      const [a, b] = await Promise.all([
+        exact.trainStep(tinyBatch(), adamw),
+        rounded.trainStep(tinyBatch(), adamw),
+      ]);
+      assert.notEqual(a.loss, b.loss);
+      assert.ok(Math.abs(a.loss - b.loss) < 0.02);
+    }
+    rounded.close();
+    const wrong = { ...options, compute: "f16" as "bf16" };
+    await assert.rejects(
+      Model.create(tinyShape, wrong),
+      isKernelError("COV_KERNELS_INVALID_ARGUMENT"),
+    );
+  }));
+
 test("a state written through the views continues bit for bit", () =>
   withModel(async (first) => {
     await first.trainStep(tinyBatch(), adamw);

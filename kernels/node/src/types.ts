@@ -136,6 +136,11 @@ export interface ModelOptions {
   threads?: number;
   /** Cap of everything this model allocates; a call that would pass it fails with COV_KERNELS_MEMORY_LIMIT. */
   memoryLimitBytes?: number;
+  /**
+   * Operands of products with the weights: as they are, or rounded to bf16 with fp32 sums (faster; parameters,
+   * gradients and everything between stay fp32). Default: "f32".
+   */
+  compute?: "f32" | "bf16";
 }
 
 /** How a run compresses its updates. */
@@ -170,21 +175,4 @@ export interface AggregateOptions extends SparseFormat {
   clipToMedianNorm: boolean;
   /** Default 1; the bits do not depend on it. */
   threads?: number;
-}
-
-/** One CUDA device. */
-export interface DeviceInfo {
-  index: number;
-  name: string;
-  memoryBytes: number;
-  freeBytes: number;
-  /** For example 9 or 8.6. */
-  computeCapability: number;
-  multiprocessors: number;
-}
-
-/** The CUDA devices, and one sentence: which they are, or why there are none. */
-export interface DeviceReport {
-  report: string;
-  devices: DeviceInfo[];
 }

@@ -3,6 +3,14 @@
 #include <cstdlib>
 #include <cstring>
 
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
+#if defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
 #include "covenant/model.h"
 #include "engine/isa/table.h"
 
@@ -29,8 +37,37 @@ bool cpu_has_avx512() {
 #endif
 }
 
+bool cpu_has_avx512bf16() {
+#if defined(__x86_64__)
+  unsigned a = 0, b = 0, c = 0, d = 0;
+  return cpu_has_avx512() && __get_cpuid_count(7, 1, &a, &b, &c, &d) != 0 && (a >> 5 & 1u) != 0;
+#else
+  return false;
+#endif
+}
+
+// Tiles are usable when the CPU has them, the system saves them (XCR0 bits 17 and 18) and has
+// granted them to this process.
+bool cpu_has_amx() {
+#if defined(__x86_64__) && defined(__linux__)
+  unsigned a = 0, b = 0, c = 0, d = 0;
+  if (!cpu_has_avx512bf16() || __get_cpuid_count(7, 0, &a, &b, &c, &d) == 0) return false;
+  if ((d >> 22 & 1u) == 0 || (d >> 24 & 1u) == 0) return false;
+  if (__get_cpuid(1, &a, &b, &c, &d) == 0 || (c >> 27 & 1u) == 0) return false;  // no XGETBV
+  unsigned low = 0, high = 0;
+  __asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+  if ((low >> 17 & 3u) != 3u) return false;
+  constexpr long kRequestPermission = 0x1023, kTileData = 18;  // arch_prctl
+  return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+#else
+  return false;
+#endif
+}
+
 // nullptr when the name is unknown or the machine lacks the instructions.
 const KernelTable* find(const char* name) {
+  if (std::strcmp(name, "amx") == 0 && cpu_has_amx()) return kernels_amx();
+  if (std::strcmp(name, "avx512bf16") == 0 && cpu_has_avx512bf16()) return kernels_avx512bf16();
   if (std::strcmp(name, "avx512") == 0 && cpu_has_avx512()) return kernels_avx512();
   if (std::strcmp(name, "avx2") == 0 && cpu_has_avx2()) return kernels_avx2();
   if (std::strcmp(name, "portable") == 0) return kernels_portable();
@@ -38,8 +75,8 @@ const KernelTable* find(const char* name) {
 }
 
 const KernelTable* best() {
-  for (const char* name : {"avx512", "avx2"})
-    if (const KernelTable* table = find(name)) return table;
+  for (const char* name : {"amx", "avx512bf16", "avx512", "avx2"})
+    if (const KernelTable* table = find(name)) return table;  // null: not compiled in
   return kernels_portable();
 }
 

@@ -1,34 +1,67 @@
-// Linear layers: Y = X W^T, dX = dY W, dW += dY^T X, over packed right-hand sides. Tier: same bits
-// for every thread count and batch (each output is one chain in index order).
+// Linear layers: Y = X W^T, dX = dY W, dW += dY^T X, over packed right-hand sides, computed in fp32
+// or with operands rounded to bf16 and fp32 sums. Tier: same bits for every thread count and batch
+// (each output is one chain in an order that its index k alone decides); in fp32 also on every CPU
+// path, in bf16 on every path but amx (see isa/bf16.h).
 #pragma once
 
 #include <cstdint>
 
 #include "core/thread_pool.h"
+#include "engine/isa/table.h"
 
 namespace covenant {
 
-// Tokens whose rows are packed at once for a weight gradient.
-constexpr int64_t kGradientBlock = 256;
+// How products are computed; the values of cov_compute.
+enum class Compute : int32_t { kF32 = 0, kBf16 = 1 };
 
-// Floats of a packed (k, n) matrix.
-inline int64_t packed_size(int64_t k, int64_t n) { return (n + 31) / 32 * 32 * k; }
+// ---- operands ----------------------------------------------------------------------------------
 
-// Packs W (n, k) so that multiply() computes X W^T: the matrix W^T (k, n).
-void pack_forward(ThreadPool& pool, const float* w, int64_t n, int64_t k, float* packed);
+// A right-hand side (k, n), packed in panels of 32 columns.
+struct PackedMatrix {
+  Compute format = Compute::kF32;
+  int64_t k = 0, n = 0;
+  void* data = nullptr;  // packed_bytes(format, k, n), float or Bf16
+};
 
-// Packs W (n, k) so that multiply() computes dY W: the matrix (n, k) with n as the inner dimension.
-void pack_backward(ThreadPool& pool, const float* w, int64_t n, int64_t k, float* packed);
+inline int64_t packed_bytes(Compute format, int64_t k, int64_t n) {
+  const int64_t columns = (n + kPanel - 1) / kPanel * kPanel;
+  return columns * (format == Compute::kF32 ? 4 * k : 2 * bf16_padded(k));
+}
 
-// out (m, n) = residual + x (m, k) * packed (k, n). residual may be null or alias out; both have
-// row stride n.
-void multiply(ThreadPool& pool, const float* x, int64_t m, int64_t k, const float* packed,
-              int64_t n, const float* residual, float* out);
+// Packs W (n, k) so that multiply() computes X W^T: to.k = k, to.n = n. `to.data` has the space.
+void pack_forward(ThreadPool& pool, const float* w, PackedMatrix& to);
 
-// dw (n, k) += dy (m, n)^T x (m, k). scratch: gradient_scratch_size() floats per thread of the
-// pool.
-void multiply_gradient(ThreadPool& pool, const float* dy, const float* x, int64_t m, int64_t n,
-                       int64_t k, float* dw, float* scratch);
-inline int64_t gradient_scratch_size() { return kGradientBlock * 32; }
+// Packs W (n, k) so that multiply() computes dY W: to.k = n, to.n = k.
+void pack_backward(ThreadPool& pool, const float* w, PackedMatrix& to);
+
+// Rows as left-hand sides, in the form that the product's format asks for: fp32 with row stride k,
+// or bf16 with row stride bf16_row(k) and zeros from k to bf16_padded(k). The other one is null.
+struct Operand {
+  float* f32 = nullptr;
+  Bf16* bf16 = nullptr;
+};
+
+// Rows that follow each other at a multiple of 1 KiB would share few sets of the first-level cache.
+inline int64_t bf16_row(int64_t k) {
+  const int64_t padded = bf16_padded(k);
+  return padded % 512 == 0 ? padded + 32 : padded;
+}
+inline int64_t bf16_size(int64_t rows, int64_t k) { return rows * bf16_row(k); }
+
+// x (m, k) as an operand: itself, or rounded into `rounded` (bf16_size(m, k) values).
+Operand operand(ThreadPool& pool, Compute format, float* x, int64_t m, int64_t k, Bf16* rounded);
+
+// ---- products ----------------------------------------------------------------------------------
+
+// out (m, w.n) = residual + x (m, w.k) * w. residual may be null or alias out; both have row stride
+// w.n.
+void multiply(ThreadPool& pool, Operand x, int64_t m, const PackedMatrix& w, const float* residual,
+              float* out);
+
+// dw (n, k) += dy (m, n)^T x (m, k); both operands in `format`. scratch: gradient_scratch_size()
+// floats.
+void multiply_gradient(ThreadPool& pool, Compute format, Operand dy, Operand x, int64_t m,
+                       int64_t n, int64_t k, float* dw, float* scratch);
+int64_t gradient_scratch_size(Compute format, int64_t m, int64_t n, int threads);
 
 }  // namespace covenant

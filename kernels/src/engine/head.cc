@@ -79,25 +79,37 @@ int64_t head_chunk_rows(const cov_model& model) {
 }
 
 int64_t head_work_size(const cov_model& model) {
-  const int64_t rows = head_chunk_rows(model), d = model.layout.d;
-  return rows * (2 * d + 1 + model.layout.vocab) + d + rmsnorm_partials_size(rows, d) +
-         model.pool.threads() * gradient_scratch_size() + 7 * 16;
+  const int64_t rows = head_chunk_rows(model), d = model.layout.d, vocab = model.layout.vocab;
+  const int64_t rounded = (bf16_size(rows, vocab) + bf16_size(rows, d) + 2) / 2;
+  return rows * (2 * d + 1 + vocab) + d + rmsnorm_partials_size(rows, d) +
+         (model.layout.compute == Compute::kF32 ? 0 : rounded) +
+         gradient_scratch_size(model.layout.compute, rows, vocab, model.pool.threads()) + 8 * 16;
 }
 
 HeadWork::HeadWork(const cov_model& model, float* work) {
-  const int64_t rows = head_chunk_rows(model), d = model.layout.d;
+  const int64_t rows = head_chunk_rows(model), d = model.layout.d, vocab = model.layout.vocab;
   const auto take = [&work](int64_t floats) {
     float* p = work;
     work += (floats + 15) / 16 * 16;
     return p;
   };
-  normed = take(rows * d);
+  const auto take16 = [&](int64_t columns) {
+    return reinterpret_cast<Bf16*>(take((bf16_size(rows, columns) + 1) / 2));
+  };
   dnormed = take(rows * d);
   r = take(rows);
-  logits = take(rows * model.layout.vocab);
+  logits = take(rows * vocab);
   zeros = take(d);
   partials = take(rmsnorm_partials_size(rows, d));
-  panels = take(model.pool.threads() * gradient_scratch_size());
+  if (model.layout.compute == Compute::kF32) {
+    normed = {take(rows * d), nullptr};
+    dlogits = {logits, nullptr};
+  } else {
+    normed = {nullptr, take16(d)};
+    dlogits = {nullptr, take16(vocab)};
+  }
+  gradient_scratch =
+      take(gradient_scratch_size(model.layout.compute, rows, vocab, model.pool.threads()));
   std::memset(zeros, 0, static_cast<size_t>(d) * sizeof(float));
 }
 
@@ -108,10 +120,9 @@ void head_logits(cov_model& model, const float* last, const int64_t* rows, int64
   const float* gain = model.parameters() + model.layout.final_norm;
   for_row_blocks(model.pool, count, count * d, [&](int64_t first, int64_t end) {
     for (int64_t i = first; i < end; ++i)
-      work.r[i] = kernel.rmsnorm(last + rows[i] * d, gain, model.eps(), d, work.normed + i * d);
+      work.r[i] = rmsnorm_row(kernel, last + rows[i] * d, gain, model.eps(), d, work.normed, i);
   });
-  multiply(model.pool, work.normed, count, d, model.forward_weights.head, model.layout.vocab,
-           nullptr, work.logits);
+  multiply(model.pool, work.normed, count, model.forward_weights.head, nullptr, work.logits);
 }
 
 void head(cov_model& model, const float* last, const std::vector<HeadRow>& rows,
@@ -141,14 +152,16 @@ void head(cov_model& model, const float* last, const std::vector<HeadRow>& rows,
                         output.inverse_temperature;
         kernel.logit_gradient(z, output.inverse_temperature, static_cast<float>(lse), c, l.vocab);
         z[row.target] += c;
+        if (work.dlogits.bf16 != nullptr)
+          kernel.round_bf16(z, l.vocab, bf16_padded(l.vocab),
+                            work.dlogits.bf16 + i * bf16_row(l.vocab));
       }
     });
     if (!finite.load()) throw Failure{cov_error(COV_NON_FINITE, "the logits are not finite")};
     if (!backward) continue;
-    multiply(model.pool, work.logits, count, l.vocab, model.backward_weights.head, l.d, nullptr,
-             work.dnormed);
-    multiply_gradient(model.pool, work.logits, work.normed, count, l.vocab, l.d,
-                      model.state(COV_GRADIENTS) + l.head, work.panels);
+    multiply(model.pool, work.dlogits, count, model.backward_weights.head, nullptr, work.dnormed);
+    multiply_gradient(model.pool, l.compute, work.dlogits, work.normed, count, l.vocab, l.d,
+                      model.state(COV_GRADIENTS) + l.head, work.gradient_scratch);
     norm_backward(model, last, rows.data() + first, count, dx, work);
   }
 }

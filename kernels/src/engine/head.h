@@ -14,7 +14,9 @@ int64_t head_chunk_rows(const cov_model& model);
 
 // Working memory for one chunk; cut from `work` (head_work_size() floats).
 struct HeadWork {
-  float *normed, *r, *logits, *dnormed, *zeros, *partials, *panels;
+  Operand normed;
+  float *r, *logits, *dnormed, *zeros, *partials, *gradient_scratch;
+  Operand dlogits;  // the logits' memory in fp32
   HeadWork(const cov_model& model, float* work);
 };
 int64_t head_work_size(const cov_model& model);

@@ -18,32 +18,49 @@ void Activations::reserve(Memory& memory, const Layout& layout, int64_t count, b
   rows = count;
   if (count <= capacity_ && shared == shared_) return;
   const int64_t d = layout.d, width = layout.attention.width(), heads = layout.attention.heads;
-  const int64_t per_row = 5 * d + width + 2 + heads + 2 * layout.f;
-  const int64_t sets = shared ? 1 : layout.layers;
   capacity_ = 0;
   layers.clear();
   layers.resize(static_cast<size_t>(layout.layers));
-  // Each of the ten parts is rounded up to whole cache lines.
-  const int64_t set_size = round16(count) * per_row + 10 * 16;
   data.free();
-  float* next = data.reserve(memory, sets * set_size + 2 * 16 + round16(count) * (d + layout.f));
+  // Sizes first, with no memory behind them, then the same again for good.
+  int64_t used = 0;
+  float* base = nullptr;
   const auto take = [&](int64_t floats) {
-    float* p = next;
-    next += round16(floats);
+    float* p = base == nullptr ? nullptr : base + used;
+    used += round16(floats);  // whole cache lines
     return p;
   };
-  for (int64_t i = 0; i < layout.layers; ++i) {
-    Layer& layer = layers[static_cast<size_t>(i)];
-    if (shared && i > 0) {
-      layer = layers[0];
-      continue;
+  const auto take_operand = [&](int64_t columns) -> Operand {
+    if (layout.compute == Compute::kF32) return {take(count * columns), nullptr};
+    return {nullptr, reinterpret_cast<Bf16*>(take((bf16_size(count, columns) + 1) / 2))};
+  };
+  const auto cut = [&] {
+    used = 0;
+    for (size_t i = 0; i < layers.size(); ++i) {
+      Layer& layer = layers[i];
+      if (shared && i > 0) {
+        layer = layers[0];
+        continue;
+      }
+      layer.x = take(count * d);
+      layer.r1 = take(count);
+      layer.qkv = take(count * width);
+      layer.att = take(count * d);
+      layer.lse = take(count * heads);
+      layer.x2 = take(count * d);
+      layer.r2 = take(count);
+      layer.gate_up = take(count * 2 * layout.f);
+      layer.n1 = take_operand(d);
+      layer.n2 = take_operand(d);
+      layer.att_operand =
+          layout.compute == Compute::kF32 ? Operand{layer.att, nullptr} : take_operand(d);
     }
-    layer = {take(count * d), take(count * d),           take(count),     take(count * width),
-             take(count * d), take(count * heads),       take(count * d), take(count * d),
-             take(count),     take(count * 2 * layout.f)};
-  }
-  last = take(count * d);
-  hidden = take(count * layout.f);
+    last = take(count * d);
+    hidden = take_operand(layout.f);
+  };
+  cut();
+  base = data.reserve(memory, used);
+  cut();
   capacity_ = count;
   shared_ = shared;
 }
@@ -62,22 +79,61 @@ void forward_layers(cov_model& model, const int32_t* tokens, const int32_t* posi
     float* next = layer + 1 < l.layers ? activations.layers[static_cast<size_t>(layer + 1)].x
                                        : activations.last;
     rmsnorm(pool, a.x, p + l.norm1(layer), model.eps(), rows, d, a.n1, a.r1);
-    multiply(pool, a.n1, rows, d, w.qkv, width, nullptr, a.qkv);
+    multiply(pool, a.n1, rows, w.qkv, nullptr, a.qkv);
     rope(pool, a.qkv, positions, model.cosine.data(), model.sine.data(), rows, width, rotated,
          l.attention.dim, false);
     attention(layer, a.qkv, a.att, a.lse);
-    multiply(pool, a.att, rows, d, w.o, d, a.x, a.x2);
+    operand(pool, l.compute, a.att, rows, d, a.att_operand.bf16);
+    multiply(pool, a.att_operand, rows, w.o, a.x, a.x2);
     rmsnorm(pool, a.x2, p + l.norm2(layer), model.eps(), rows, d, a.n2, a.r2);
-    multiply(pool, a.n2, rows, d, w.gate_up, 2 * l.f, nullptr, a.gate_up);
+    multiply(pool, a.n2, rows, w.gate_up, nullptr, a.gate_up);
     swiglu(pool, a.gate_up, rows, l.f, activations.hidden);
-    multiply(pool, activations.hidden, rows, l.f, w.down, d, a.x2, next);
+    multiply(pool, activations.hidden, rows, w.down, a.x2, next);
   }
 }
 
+namespace {
+
+// Memory of backward_layers, cut from one block; with no block it only counts.
+struct BackwardWork {
+  float *dhidden, *dn, *dqkv, *partials, *gradient_scratch;
+  Operand hidden, dgate_up;
+  Bf16 *dx16 = nullptr, *dqkv16 = nullptr;  // roundings
+  int64_t size = 0;
+
+  BackwardWork(const cov_model& model, int64_t rows, float* base) {
+    const Layout& l = model.layout;
+    const int64_t width = l.attention.width();
+    const auto take = [&](int64_t floats) {
+      float* p = base == nullptr ? nullptr : base + size;
+      size += round16(floats);
+      return p;
+    };
+    const auto take16 = [&](int64_t columns) {
+      return reinterpret_cast<Bf16*>(take((bf16_size(rows, columns) + 1) / 2));
+    };
+    dhidden = take(rows * l.f);
+    dn = take(rows * l.d);
+    dqkv = take(rows * width);
+    if (l.compute == Compute::kF32) {
+      hidden = {dhidden, nullptr};
+      dgate_up = {take(rows * 2 * l.f), nullptr};
+    } else {
+      hidden = {nullptr, take16(l.f)};
+      dgate_up = {nullptr, take16(2 * l.f)};
+      dx16 = take16(l.d);
+      dqkv16 = take16(width);
+    }
+    partials = take(rmsnorm_partials_size(rows, l.d));
+    gradient_scratch = take(gradient_scratch_size(
+        l.compute, rows, std::max({2 * l.f, l.d, width}), model.pool.threads()));
+  }
+};
+
+}  // namespace
+
 int64_t backward_work_size(const cov_model& model, int64_t rows) {
-  const Layout& l = model.layout;
-  return rows * (3 * l.f + l.d + l.attention.width()) + rmsnorm_partials_size(rows, l.d) +
-         model.pool.threads() * gradient_scratch_size();
+  return BackwardWork(model, rows, nullptr).size;
 }
 
 void backward_layers(cov_model& model, const int32_t* tokens, const int32_t* positions,
@@ -94,32 +150,33 @@ void backward_layers(cov_model& model, const int32_t* tokens, const int32_t* pos
   const float* p = model.parameters();
   float* g = model.state(COV_GRADIENTS);
   ThreadPool& pool = model.pool;
-  float* dhidden = work;                 // (rows, f)
-  float* dgate_up = dhidden + rows * f;  // (rows, 2 f)
-  float* dn = dgate_up + rows * 2 * f;   // (rows, d)
-  float* dqkv = dn + rows * d;           // (rows, width)
-  float* partials = dqkv + rows * width;
-  float* panels = partials + rmsnorm_partials_size(rows, d);
+  const BackwardWork b(model, rows, work);
+  const auto gradient = [&](Operand dy, Operand x, int64_t n, int64_t k, int64_t offset) {
+    multiply_gradient(pool, l.compute, dy, x, rows, n, k, g + offset, b.gradient_scratch);
+  };
   for (int64_t layer = l.layers - 1; layer >= 0; --layer) {
     const Activations::Layer& a = activations.layers[static_cast<size_t>(layer)];
     const PackedWeights::Layer& w = model.backward_weights.layers[static_cast<size_t>(layer)];
-    multiply(pool, dx, rows, d, w.down, f, nullptr, dhidden);
-    swiglu_backward(pool, a.gate_up, dhidden, rows, f, dgate_up);  // dhidden now holds h
-    multiply_gradient(pool, dx, dhidden, rows, d, f, g + l.down(layer), panels);
-    multiply(pool, dgate_up, rows, 2 * f, w.gate_up, d, nullptr, dn);
-    multiply_gradient(pool, dgate_up, a.n2, rows, 2 * f, d, g + l.gate_up(layer), panels);
-    rmsnorm_backward(pool, a.x2, p + l.norm2(layer), a.r2, dn, dx, rows, d, dx, g + l.norm2(layer),
-                     partials);
-    multiply(pool, dx, rows, d, w.o, d, nullptr, dn);
-    multiply_gradient(pool, dx, a.att, rows, d, d, g + l.o(layer), panels);
-    attention_backward(pool, l.attention, segments, segment_count, a.qkv, a.att, a.lse, dn, dqkv,
-                       scratch, scratch_size);
-    rope(pool, dqkv, positions, model.cosine.data(), model.sine.data(), rows, width, rotated,
+    Operand dy = operand(pool, l.compute, dx, rows, d, b.dx16);
+    multiply(pool, dy, rows, w.down, nullptr, b.dhidden);
+    swiglu_backward(pool, a.gate_up, b.dhidden, rows, f, b.hidden, b.dgate_up);
+    gradient(dy, b.hidden, d, f, l.down(layer));
+    multiply(pool, b.dgate_up, rows, w.gate_up, nullptr, b.dn);
+    gradient(b.dgate_up, a.n2, 2 * f, d, l.gate_up(layer));
+    rmsnorm_backward(pool, a.x2, p + l.norm2(layer), a.r2, b.dn, dx, rows, d, dx,
+                     g + l.norm2(layer), b.partials);
+    dy = operand(pool, l.compute, dx, rows, d, b.dx16);
+    multiply(pool, dy, rows, w.o, nullptr, b.dn);
+    gradient(dy, a.att_operand, d, d, l.o(layer));
+    attention_backward(pool, l.attention, segments, segment_count, a.qkv, a.att, a.lse, b.dn,
+                       b.dqkv, scratch, scratch_size);
+    rope(pool, b.dqkv, positions, model.cosine.data(), model.sine.data(), rows, width, rotated,
          l.attention.dim, true);
-    multiply(pool, dqkv, rows, width, w.qkv, d, nullptr, dn);
-    multiply_gradient(pool, dqkv, a.n1, rows, width, d, g + l.qkv(layer), panels);
-    rmsnorm_backward(pool, a.x, p + l.norm1(layer), a.r1, dn, dx, rows, d, dx, g + l.norm1(layer),
-                     partials);
+    dy = operand(pool, l.compute, b.dqkv, rows, width, b.dqkv16);
+    multiply(pool, dy, rows, w.qkv, nullptr, b.dn);
+    gradient(dy, a.n1, width, d, l.qkv(layer));
+    rmsnorm_backward(pool, a.x, p + l.norm1(layer), a.r1, b.dn, dx, rows, d, dx,
+                     g + l.norm1(layer), b.partials);
   }
   embed_backward(pool, dx, tokens, rows, d, g);
 }

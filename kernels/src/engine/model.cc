@@ -8,7 +8,7 @@
 
 namespace covenant {
 
-Layout::Layout(const cov_model_shape& shape)
+Layout::Layout(const cov_model_shape& shape, Compute compute_format)
     : vocab(shape.vocab_size),
       d(shape.hidden_size),
       f(shape.intermediate_size),
@@ -18,33 +18,37 @@ Layout::Layout(const cov_model_shape& shape)
   first_layer = vocab * d;
   final_norm = first_layer + layers * layer_size;
   head = shape.tie_word_embeddings ? 0 : final_norm + d;
+  compute = compute_format;
 }
 
 void pack_weights(cov_model& model, bool backward) {
   const Layout& l = model.layout;
   PackedWeights& packed = backward ? model.backward_weights : model.forward_weights;
-  const auto size = [&](int64_t n, int64_t k) {  // of a stored (n, k) matrix
-    return backward ? packed_size(n, k) : packed_size(k, n);
-  };
-  const int64_t qkv = size(l.attention.width(), l.d), o = size(l.d, l.d);
-  const int64_t gate_up = size(2 * l.f, l.d), down = size(l.d, l.f);
-  packed.data.reserve(model.memory, l.layers * (qkv + o + gate_up + down) + size(l.vocab, l.d));
   packed.layers.resize(static_cast<size_t>(l.layers));
-  const auto pack = [&](int64_t offset, int64_t n, int64_t k, float* to) {
-    (backward ? pack_backward : pack_forward)(model.pool, model.parameters() + offset, n, k, to);
-    return to + size(n, k);
+  struct Matrix {
+    PackedMatrix* to;
+    int64_t offset, n, k;  // of the stored (n, k) matrix
   };
-  float* next = packed.data.data();
+  std::vector<Matrix> matrices;
   for (int64_t layer = 0; layer < l.layers; ++layer) {
     PackedWeights::Layer& p = packed.layers[static_cast<size_t>(layer)];
-    p.qkv = next;
-    p.o = pack(l.qkv(layer), l.attention.width(), l.d, p.qkv);
-    p.gate_up = pack(l.o(layer), l.d, l.d, p.o);
-    p.down = pack(l.gate_up(layer), 2 * l.f, l.d, p.gate_up);
-    next = pack(l.down(layer), l.d, l.f, p.down);
+    matrices.push_back({&p.qkv, l.qkv(layer), l.attention.width(), l.d});
+    matrices.push_back({&p.o, l.o(layer), l.d, l.d});
+    matrices.push_back({&p.gate_up, l.gate_up(layer), 2 * l.f, l.d});
+    matrices.push_back({&p.down, l.down(layer), l.d, l.f});
   }
-  packed.head = next;
-  pack(l.head, l.vocab, l.d, next);
+  matrices.push_back({&packed.head, l.head, l.vocab, l.d});
+  int64_t size = 0;
+  for (const Matrix& m : matrices) {
+    *m.to = {model.layout.compute, backward ? m.n : m.k, backward ? m.k : m.n, nullptr};
+    size += packed_bytes(model.layout.compute, m.to->k, m.to->n);
+  }
+  char* next = packed.data.reserve(model.memory, size);
+  for (const Matrix& m : matrices) {
+    m.to->data = next;
+    next += packed_bytes(model.layout.compute, m.to->k, m.to->n);
+    (backward ? pack_backward : pack_forward)(model.pool, model.parameters() + m.offset, *m.to);
+  }
 }
 
 void prepare_rope(cov_model& model, int64_t length) {
@@ -75,8 +79,12 @@ void check_tokens(const cov_model& model, const int32_t* tokens, int64_t count, 
 
 }  // namespace covenant
 
-cov_model::cov_model(const cov_model_shape& model_shape, int threads, uint64_t memory_limit_bytes)
-    : shape(model_shape), layout(model_shape), memory(memory_limit_bytes), pool(threads) {}
+cov_model::cov_model(const cov_model_shape& model_shape, covenant::Compute compute_format,
+                     int threads, uint64_t memory_limit_bytes)
+    : shape(model_shape),
+      layout(model_shape, compute_format),
+      memory(memory_limit_bytes),
+      pool(threads) {}
 
 float* cov_model::state(cov_buffer which) {
   covenant::Buffer<float>& buffer = buffers[which];
@@ -101,6 +109,9 @@ extern "C" cov_status cov_model_create(const cov_model_shape* shape,
   if (status.code != COV_OK) return status;
   if (options->threads < 0 || options->threads > 256)
     return cov_error(COV_INVALID_ARGUMENT, "threads is %d, must be in [0, 256]", options->threads);
+  if (options->compute != COV_COMPUTE_F32 && options->compute != COV_COMPUTE_BF16)
+    return cov_error(COV_INVALID_ARGUMENT, "compute is %d, must be a cov_compute",
+                     options->compute);
   const uint64_t count = cov_parameter_count(shape);
   if (options->parameters != nullptr && options->parameter_count != count)
     return cov_error(COV_INVALID_ARGUMENT, "%llu parameters given, the shape has %llu",
@@ -108,7 +119,8 @@ extern "C" cov_status cov_model_create(const cov_model_shape* shape,
                      static_cast<unsigned long long>(count));
   return covenant::guarded([&] {
     const int threads = options->threads == 0 ? cov_default_threads() : options->threads;
-    cov_model* created = new cov_model(*shape, threads, options->memory_limit_bytes);
+    const auto compute = static_cast<covenant::Compute>(options->compute);
+    cov_model* created = new cov_model(*shape, compute, threads, options->memory_limit_bytes);
     try {
       float* parameters = created->state(COV_PARAMETERS);
       if (options->parameters != nullptr)

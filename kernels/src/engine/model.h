@@ -10,6 +10,7 @@
 #include "core/thread_pool.h"
 #include "covenant/model.h"
 #include "engine/attention.h"
+#include "engine/gemm.h"
 #include "engine/memory.h"
 
 namespace covenant {
@@ -20,8 +21,9 @@ struct Layout {
   int64_t vocab, d, f, layers;
   AttentionShape attention;
   int64_t layer_size, first_layer, final_norm, head;
+  Compute compute;  // format of the products with matrices
 
-  explicit Layout(const cov_model_shape& shape);
+  Layout(const cov_model_shape& shape, Compute compute_format);
   int64_t qkv(int64_t layer) const { return first_layer + layer * layer_size; }
   int64_t o(int64_t layer) const { return qkv(layer) + attention.width() * d; }
   int64_t gate_up(int64_t layer) const { return o(layer) + d * d; }
@@ -30,26 +32,27 @@ struct Layout {
   int64_t norm2(int64_t layer) const { return norm1(layer) + d; }
 };
 
-// Offsets of the packed matrices, the same for both directions of packing sizes.
+// All matrices packed for one direction.
 struct PackedWeights {
-  Buffer<float> data;
+  Buffer<char> data;
   struct Layer {
-    float *qkv, *o, *gate_up, *down;
+    PackedMatrix qkv, o, gate_up, down;
   };
   std::vector<Layer> layers;
-  float* head = nullptr;
+  PackedMatrix head;
 };
 
 // What the backward pass needs of one group of rows. With `shared` layers all entries alias one
 // set.
 struct Activations {
   struct Layer {
-    float *x, *n1, *r1, *qkv, *att, *lse, *x2, *n2, *r2, *gate_up;
+    float *x, *r1, *qkv, *att, *lse, *x2, *r2, *gate_up;
+    Operand n1, n2, att_operand;  // att_operand is att itself in fp32
   };
   Buffer<float> data;
   std::vector<Layer> layers;
-  float* last = nullptr;    // (rows, d): input of the final norm
-  float* hidden = nullptr;  // (rows, f): scratch of the feed-forward part
+  float* last = nullptr;  // (rows, d): input of the final norm
+  Operand hidden;         // (rows, f): scratch of the feed-forward part
   int64_t rows = 0;
 
   // Space for `count` rows; keeps its memory when it already fits.
@@ -72,7 +75,8 @@ struct KeptForward {
 }  // namespace covenant
 
 struct cov_model {
-  cov_model(const cov_model_shape& model_shape, int threads, uint64_t memory_limit_bytes);
+  cov_model(const cov_model_shape& model_shape, covenant::Compute compute_format, int threads,
+            uint64_t memory_limit_bytes);
 
   cov_model_shape shape;
   covenant::Layout layout;

@@ -11,6 +11,13 @@ namespace {
 
 constexpr int64_t kColumnsPerTask = 64;  // of an embedding gradient: no two tasks share an element
 
+// Row i of a bf16 operand of k columns, with the zeros behind it written.
+Bf16* bf16_row_of(Operand x, int64_t i, int64_t k) {
+  Bf16* const row = x.bf16 + i * bf16_row(k);
+  std::fill(row + k, row + bf16_padded(k), Bf16{0});
+  return row;
+}
+
 }  // namespace
 
 void embed(ThreadPool& pool, const float* embedding, const int32_t* tokens, int64_t rows, int64_t d,
@@ -32,12 +39,18 @@ void embed_backward(ThreadPool& pool, const float* dx, const int32_t* tokens, in
   });
 }
 
+float rmsnorm_row(const KernelTable& kernel, const float* x, const float* gain, float eps,
+                  int64_t d, Operand y, int64_t row) {
+  return y.bf16 == nullptr ? kernel.rmsnorm(x, gain, eps, d, y.f32 + row * d)
+                           : kernel.rmsnorm_bf16(x, gain, eps, d, bf16_row_of(y, row, d));
+}
+
 void rmsnorm(ThreadPool& pool, const float* x, const float* gain, float eps, int64_t rows,
-             int64_t d, float* y, float* r) {
+             int64_t d, Operand y, float* r) {
   const KernelTable& kernel = kernels();
   for_row_blocks(pool, rows, rows * d, [&](int64_t first, int64_t last) {
     for (int64_t i = first; i < last; ++i)
-      r[i] = kernel.rmsnorm(x + i * d, gain, eps, d, y + i * d);
+      r[i] = rmsnorm_row(kernel, x + i * d, gain, eps, d, y, i);
   });
 }
 
@@ -69,22 +82,33 @@ void rope(ThreadPool& pool, float* x, const int32_t* positions, const float* cos
   });
 }
 
-void swiglu(ThreadPool& pool, const float* gate_up, int64_t rows, int64_t f, float* h) {
-  const KernelTable& kernel = kernels();
-  for_row_blocks(pool, rows, rows * f * 4, [&](int64_t first, int64_t last) {
-    for (int64_t i = first; i < last; ++i)
-      kernel.swiglu(gate_up + i * 2 * f, gate_up + i * 2 * f + f, f, h + i * f);
-  });
-}
-
-void swiglu_backward(ThreadPool& pool, const float* gate_up, float* dh, int64_t rows, int64_t f,
-                     float* dgate_up) {
+void swiglu(ThreadPool& pool, const float* gate_up, int64_t rows, int64_t f, Operand h) {
   const KernelTable& kernel = kernels();
   for_row_blocks(pool, rows, rows * f * 4, [&](int64_t first, int64_t last) {
     for (int64_t i = first; i < last; ++i) {
-      const int64_t at = i * 2 * f;
-      kernel.swiglu_backward(gate_up + at, gate_up + at + f, dh + i * f, f, dh + i * f,
-                             dgate_up + at, dgate_up + at + f);
+      const float* gate = gate_up + i * 2 * f;
+      if (h.bf16 == nullptr)
+        kernel.swiglu(gate, gate + f, f, h.f32 + i * f);
+      else
+        kernel.swiglu_bf16(gate, gate + f, f, bf16_row_of(h, i, f));
+    }
+  });
+}
+
+void swiglu_backward(ThreadPool& pool, const float* gate_up, const float* dh, int64_t rows,
+                     int64_t f, Operand h, Operand dgate_up) {
+  const KernelTable& kernel = kernels();
+  for_row_blocks(pool, rows, rows * f * 4, [&](int64_t first, int64_t last) {
+    for (int64_t i = first; i < last; ++i) {
+      const float* gate = gate_up + i * 2 * f;
+      if (h.bf16 == nullptr) {
+        float* const dgate = dgate_up.f32 + i * 2 * f;
+        kernel.swiglu_backward(gate, gate + f, dh + i * f, f, h.f32 + i * f, dgate, dgate + f);
+      } else {
+        Bf16* const dgate = bf16_row_of(dgate_up, i, 2 * f);
+        kernel.swiglu_backward_bf16(gate, gate + f, dh + i * f, f, bf16_row_of(h, i, f), dgate,
+                                    dgate + f);
+      }
     }
   });
 }

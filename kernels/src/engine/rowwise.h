@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include "core/thread_pool.h"
+#include "engine/gemm.h"
 
 namespace covenant {
 
@@ -31,9 +32,12 @@ void embed(ThreadPool& pool, const float* embedding, const int32_t* tokens, int6
 void embed_backward(ThreadPool& pool, const float* dx, const int32_t* tokens, int64_t rows,
                     int64_t d, float* dembedding);
 
-// y = x * r * gain; r (rows) = 1 / sqrt(mean(x^2) + eps).
+// y = x * r * gain in the form that y has; r (rows) = 1 / sqrt(mean(x^2) + eps).
 void rmsnorm(ThreadPool& pool, const float* x, const float* gain, float eps, int64_t rows,
-             int64_t d, float* y, float* r);
+             int64_t d, Operand y, float* r);
+// One row of it.
+float rmsnorm_row(const KernelTable& kernel, const float* x, const float* gain, float eps,
+                  int64_t d, Operand y, int64_t row);
 // dx = dres + J^T dy (dx may alias dres); dgain += its gradient, summed per block, blocks in order.
 // partials: rmsnorm_partials_size() floats.
 void rmsnorm_backward(ThreadPool& pool, const float* x, const float* gain, const float* r,
@@ -49,9 +53,9 @@ void rope(ThreadPool& pool, float* x, const int32_t* positions, const float* cos
           bool backward);
 
 // gate_up (rows, 2 f) -> h (rows, f) = silu(gate) * up.
-void swiglu(ThreadPool& pool, const float* gate_up, int64_t rows, int64_t f, float* h);
-// dh (rows, f) is replaced by h; dgate_up (rows, 2 f) receives the gradient.
-void swiglu_backward(ThreadPool& pool, const float* gate_up, float* dh, int64_t rows, int64_t f,
-                     float* dgate_up);
+void swiglu(ThreadPool& pool, const float* gate_up, int64_t rows, int64_t f, Operand h);
+// h again, which may replace dh (rows, f), and the gradient dgate_up (rows, 2 f).
+void swiglu_backward(ThreadPool& pool, const float* gate_up, const float* dh, int64_t rows,
+                     int64_t f, Operand h, Operand dgate_up);
 
 }  // namespace covenant

@@ -94,18 +94,20 @@ void test_creation() {
   const cov_model_shape shape = tiny_shape();
   const std::vector<float> parameters = lively_parameters(shape, 53);
   cov_model* model = nullptr;
-  cov_model_options options = {parameters.data(), parameters.size() - 1, 1, 0};
+  cov_model_options options = {parameters.data(), parameters.size() - 1, 1, 0, COV_COMPUTE_F32};
   CHECK_CODE(cov_model_create(&shape, &options, &model), COV_INVALID_ARGUMENT);
-  options = {parameters.data(), parameters.size(), -1, 0};
+  options = {parameters.data(), parameters.size(), -1, 0, COV_COMPUTE_F32};
   CHECK_CODE(cov_model_create(&shape, &options, &model), COV_INVALID_ARGUMENT);
-  options = {parameters.data(), parameters.size(), 1000, 0};
+  options = {parameters.data(), parameters.size(), 1000, 0, COV_COMPUTE_F32};
   CHECK_CODE(cov_model_create(&shape, &options, &model), COV_INVALID_ARGUMENT);
-  options = {parameters.data(), parameters.size(), 1, 1000};
+  options = {parameters.data(), parameters.size(), 1, 1000, COV_COMPUTE_F32};
   CHECK_CODE(cov_model_create(&shape, &options, &model), COV_MEMORY_LIMIT);
+  options = {parameters.data(), parameters.size(), 1, 0, 2};
+  CHECK_CODE(cov_model_create(&shape, &options, &model), COV_INVALID_ARGUMENT);
   CHECK(model == nullptr);
   // A shape within its limits that no machine can hold.
   cov_model_shape huge = {1 << 20, 1 << 16, 1 << 18, 1024, 8, 8, 1 << 20, 0, 10000.0, 1e-5};
-  options = {nullptr, 0, 1, 0};
+  options = {nullptr, 0, 1, 0, COV_COMPUTE_F32};
   CHECK_CODE(cov_model_create(&huge, &options, &model), COV_OUT_OF_MEMORY);
   options.threads = 0;
   CHECK_OK(cov_model_create(&shape, &options, &model));

@@ -100,7 +100,7 @@ void test_shape_errors() {
     CHECK_CODE(cov_shape_check(&shape), COV_INVALID_ARGUMENT);
     CHECK_CODE(cov_tensor_table(&shape, nullptr, 0), COV_INVALID_ARGUMENT);
     cov_model* model = nullptr;
-    const cov_model_options options = {nullptr, 0, 1, 0};
+    const cov_model_options options = {nullptr, 0, 1, 0, COV_COMPUTE_F32};
     CHECK_CODE(cov_model_create(&shape, &options, &model), COV_INVALID_ARGUMENT);
     CHECK(model == nullptr);
   };

@@ -62,8 +62,9 @@ inline std::vector<float> lively_parameters(const cov_model_shape& shape, uint32
 class TestModel {
  public:
   TestModel(const cov_model_shape& shape, const std::vector<float>& parameters, int threads = 1,
-            uint64_t limit = 0) {
-    const cov_model_options options = {parameters.data(), parameters.size(), threads, limit};
+            uint64_t limit = 0, int32_t compute = COV_COMPUTE_F32) {
+    const cov_model_options options = {parameters.data(), parameters.size(), threads, limit,
+                                       compute};
     CHECK_OK(cov_model_create(&shape, &options, &model_));
   }
   ~TestModel() { cov_model_release(model_); }
@@ -84,7 +85,7 @@ class TestModel {
 // The paths this machine can run.
 inline std::vector<std::string> available_paths() {
   std::vector<std::string> names;
-  for (const char* name : {"portable", "avx2", "avx512"})
+  for (const char* name : {"portable", "avx2", "avx512", "avx512bf16", "amx"})
     if (cov_set_cpu_path(name).code == COV_OK) names.push_back(name);
   cov_set_cpu_path(nullptr);
   return names;

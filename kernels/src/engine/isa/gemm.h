@@ -1,5 +1,6 @@
 // Matrix product micro-kernels: a block of rows of A against packed panels of B, everything of one
-// output tile in registers, one fused multiply-add per element and step of k.
+// output tile in registers, one fused multiply-add per element and step of k. With `Pairs` a step
+// is a pair of bf16 values in one 32-bit word and the multiply-add is a bf16 dot product.
 #pragma once
 
 #include "engine/isa/simd.h"
@@ -15,19 +16,26 @@ typedef __m512 R;
 constexpr int kWidth = 16;       // floats in R
 constexpr int kTileVectors = 2;  // R per panel and tile: the whole panel
 constexpr int kTileRows = 12;    // 24 sums, 2 columns of B, broadcasts: 32 registers
-COV_INLINE R rload(const float* p) { return _mm512_loadu_ps(p); }
+COV_INLINE R rload(const Word* p) { return _mm512_loadu_ps(p); }
 COV_INLINE void rstore(float* p, R a) { _mm512_storeu_ps(p, a); }
 COV_INLINE R rset(float x) { return _mm512_set1_ps(x); }
 COV_INLINE R rfma(R a, R b, R c) { return _mm512_fmadd_ps(a, b, c); }
+#if defined(COV_BF16_NATIVE)
+// Per lane: c + a.high * b.high, rounded, then + a.low * b.low, rounded.
+COV_INLINE R rdot(R a, R b, R c) { return _mm512_dpbf16_ps(c, (__m512bh)a, (__m512bh)b); }
+#else
+COV_INLINE R rdot(R, R, R c) { return c; }  // never called: operands are widened first
+#endif
 #elif COV_SIMD == 256
 typedef __m256 R;
 constexpr int kWidth = 8;
 constexpr int kTileVectors = 2;  // half a panel
 constexpr int kTileRows = 6;     // 12 sums of 16 registers
-COV_INLINE R rload(const float* p) { return _mm256_loadu_ps(p); }
+COV_INLINE R rload(const Word* p) { return _mm256_loadu_ps(p); }
 COV_INLINE void rstore(float* p, R a) { _mm256_storeu_ps(p, a); }
 COV_INLINE R rset(float x) { return _mm256_set1_ps(x); }
 COV_INLINE R rfma(R a, R b, R c) { return _mm256_fmadd_ps(a, b, c); }
+COV_INLINE R rdot(R, R, R c) { return c; }  // never called: operands are widened first
 #else
 struct R {
   float f[4];
@@ -35,7 +43,7 @@ struct R {
 constexpr int kWidth = 4;
 constexpr int kTileVectors = 2;
 constexpr int kTileRows = 4;
-COV_INLINE R rload(const float* p) { return {{p[0], p[1], p[2], p[3]}}; }
+COV_INLINE R rload(const Word* p) { return {{p[0], p[1], p[2], p[3]}}; }
 COV_INLINE void rstore(float* p, R a) {
   for (int i = 0; i < 4; ++i) p[i] = a.f[i];
 }
@@ -44,16 +52,21 @@ COV_INLINE R rfma(R a, R b, R c) {
   for (int i = 0; i < 4; ++i) c.f[i] = __builtin_fmaf(a.f[i], b.f[i], c.f[i]);
   return c;
 }
+COV_INLINE R rdot(R, R, R c) { return c; }  // never called: operands are widened first
 #endif
 constexpr int kTileColumns = kTileVectors * kWidth;
 
+// Steps of k done at once when there are several tiles of rows: one panel's share of the steps and
+// a tile's share of A stay in the first-level cache. Sums go through C in between, unrounded.
+constexpr int64_t kStepBlock = 192;
+
 struct TileArguments {
-  int64_t k;
-  const float* a;
-  int64_t a_row, a_k;
-  const float* b;     // first column of the tile inside its panel
-  int64_t b_panel;    // to the same column of the next panel
-  const float* init;  // null: zeros
+  int64_t steps;  // of k, or pairs of it
+  const Word* a;
+  int64_t a_row, a_k;  // words
+  const Word* b;       // first column of the tile inside its panel
+  int64_t b_panel;     // to the same column of the next panel
+  const float* init;   // null: zeros
   int64_t init_row;
   float* c;
   int64_t c_row;
@@ -62,17 +75,15 @@ struct TileArguments {
 
 // ---- one tile: Rows x (Panels * kTileColumns) --------------------------------------------------
 
-template <int Rows, int Panels, bool RowMajor>
-COV_INLINE void tile(const TileArguments& t) {
+template <int Rows, int Panels>
+COV_INLINE void load_sums(const TileArguments& t, R (&sum)[Rows][Panels * kTileVectors]) {
   constexpr int kVectors = Panels * kTileVectors;
   constexpr int64_t kColumns = Panels * kTileColumns;
-  R sum[Rows][kVectors];
-  const bool partial = t.columns < kColumns;
   // Vector v covers the tile's columns v % kTileVectors of panel v / kTileVectors.
   if (t.init == nullptr) {
     for (int i = 0; i < Rows; ++i)
       for (int v = 0; v < kVectors; ++v) sum[i][v] = rset(0.0f);
-  } else if (!partial) {
+  } else if (t.columns >= kColumns) {
     for (int i = 0; i < Rows; ++i)
       for (int v = 0; v < kVectors; ++v)
         sum[i][v] = rload(t.init + i * t.init_row + (v / kTileVectors) * kPanel +
@@ -84,33 +95,13 @@ COV_INLINE void tile(const TileArguments& t) {
       for (int v = 0; v < kVectors; ++v) sum[i][v] = rload(row + v * kWidth);
     }
   }
-  // Three rows share a base pointer, so that all rows fit the addressing modes without spills.
-  constexpr int kBases = (Rows + 2) / 3;
-  const float* base[kBases];
-  for (int g = 0; g < kBases; ++g) base[g] = t.a + 3 * g * t.a_row;
-  const float* b = t.b;
-  const int64_t row1 = t.a_row, row2 = 2 * t.a_row;
-  for (int64_t k = 0; k < t.k; ++k) {
-    R column[kVectors];
-    for (int v = 0; v < kVectors; ++v)
-      column[v] = rload(b + (v / kTileVectors) * t.b_panel + (v % kTileVectors) * kWidth);
-#pragma GCC unroll 12
-    for (int i = 0; i < Rows; ++i) {
-      const float* p = RowMajor ? base[i / 3] + (i % 3 == 0   ? 0
-                                                 : i % 3 == 1 ? row1
-                                                              : row2)
-                                : base[0] + i;
-      const R x = rset(*p);
-#pragma GCC unroll 8
-      for (int v = 0; v < kVectors; ++v) sum[i][v] = rfma(x, column[v], sum[i][v]);
-    }
-    if (RowMajor)
-      for (int g = 0; g < kBases; ++g) base[g] += 1;
-    else
-      base[0] += t.a_k;
-    b += kPanel;
-  }
-  if (!partial) {
+}
+
+template <int Rows, int Panels>
+COV_INLINE void store_sums(const TileArguments& t, const R (&sum)[Rows][Panels * kTileVectors]) {
+  constexpr int kVectors = Panels * kTileVectors;
+  constexpr int64_t kColumns = Panels * kTileColumns;
+  if (t.columns >= kColumns) {
     for (int i = 0; i < Rows; ++i)
       for (int v = 0; v < kVectors; ++v)
         rstore(t.c + i * t.c_row + (v / kTileVectors) * kPanel + (v % kTileVectors) * kWidth,
@@ -124,15 +115,50 @@ COV_INLINE void tile(const TileArguments& t) {
   }
 }
 
-typedef void (*TileFunction)(const TileArguments&);
-template <int Rows, int Panels, bool RowMajor>
-static void tile_function(const TileArguments& t) {
-  tile<Rows, Panels, RowMajor>(t);
+template <int Rows, int Panels, bool RowMajor, bool Pairs>
+COV_INLINE void tile(const TileArguments& t) {
+  constexpr int kVectors = Panels * kTileVectors;
+  R sum[Rows][kVectors];
+  load_sums<Rows, Panels>(t, sum);
+  // Three rows share a base pointer, so that all rows fit the addressing modes without spills.
+  constexpr int kBases = (Rows + 2) / 3;
+  const Word* base[kBases];
+  for (int g = 0; g < kBases; ++g) base[g] = t.a + 3 * g * t.a_row;
+  const Word* b = t.b;
+  const int64_t row1 = t.a_row, row2 = 2 * t.a_row;
+  for (int64_t step = 0; step < t.steps; ++step) {
+    R column[kVectors];
+    for (int v = 0; v < kVectors; ++v)
+      column[v] = rload(b + (v / kTileVectors) * t.b_panel + (v % kTileVectors) * kWidth);
+#pragma GCC unroll 12
+    for (int i = 0; i < Rows; ++i) {
+      const Word* p = RowMajor ? base[i / 3] + (i % 3 == 0   ? 0
+                                                : i % 3 == 1 ? row1
+                                                             : row2)
+                               : base[0] + i;
+      const R x = rset(*p);
+#pragma GCC unroll 8
+      for (int v = 0; v < kVectors; ++v)
+        sum[i][v] = Pairs ? rdot(x, column[v], sum[i][v]) : rfma(x, column[v], sum[i][v]);
+    }
+    if (RowMajor)
+      for (int g = 0; g < kBases; ++g) base[g] += 1;
+    else
+      base[0] += t.a_k;
+    b += kPanel;
+  }
+  store_sums<Rows, Panels>(t, sum);
 }
 
-template <bool RowMajor>
+typedef void (*TileFunction)(const TileArguments&);
+template <int Rows, int Panels, bool RowMajor, bool Pairs>
+static void tile_function(const TileArguments& t) {
+  tile<Rows, Panels, RowMajor, Pairs>(t);
+}
+
+template <bool RowMajor, bool Pairs>
 static TileFunction tile_for(int64_t rows) {
-#define COV_TILE(n) tile_function<(n <= kTileRows ? n : 1), 1, RowMajor>
+#define COV_TILE(n) tile_function<(n <= kTileRows ? n : 1), 1, RowMajor, Pairs>
   static const TileFunction functions[13] = {
       nullptr,     COV_TILE(1), COV_TILE(2), COV_TILE(3),  COV_TILE(4),  COV_TILE(5), COV_TILE(6),
       COV_TILE(7), COV_TILE(8), COV_TILE(9), COV_TILE(10), COV_TILE(11), COV_TILE(12)};
@@ -142,113 +168,82 @@ static TileFunction tile_for(int64_t rows) {
 
 // ---- whole product -----------------------------------------------------------------------------
 
-template <bool RowMajor>
-static void gemm_layout(int64_t m, int64_t n, int64_t k, const float* a, int64_t a_row, int64_t a_k,
-                        const float* b, int64_t b_panel, const float* init, int64_t init_row,
-                        float* c, int64_t c_row) {
-  TileArguments t{k, a, a_row, a_k, b, b_panel, init, init_row, c, c_row, 0};
-  const int64_t a_step = RowMajor ? a_row : 1;
-  int64_t first = 0;
+// Operands of a product in words; `b` is the start of panel 0.
+struct Product {
+  int64_t m, n, steps;
+  const Word* a;
+  int64_t a_row, a_k;
+  const Word* b;
+  int64_t b_panel;
+  const float* init;
+  int64_t init_row;
+  float* c;
+  int64_t c_row;
+};
+
+// Columns of few rows, four panels side by side: one panel would leave most sums idle. Returns the
+// first column that is not done.
+template <bool RowMajor, bool Pairs>
+COV_INLINE int64_t wide_columns(const Product& p) {
+  int64_t j = 0;
 #if COV_SIMD == 512
-  // Few rows leave most sums idle: take four panels side by side instead.
-  if (m <= 3) {
-    const TileFunction wide = m == 1   ? tile_function<1, 4, RowMajor>
-                              : m == 2 ? tile_function<2, 4, RowMajor>
-                                       : tile_function<3, 4, RowMajor>;
-    for (; first + 4 * kPanel <= n; first += 4 * kPanel) {
-      t.b = b + first / kPanel * b_panel;
-      t.init = init == nullptr ? nullptr : init + first;
-      t.c = c + first;
-      t.columns = 4 * kPanel;
-      wide(t);
-    }
-  }
+  if (p.m > 3) return 0;
+  const TileFunction wide = p.m == 1   ? tile_function<1, 4, RowMajor, Pairs>
+                            : p.m == 2 ? tile_function<2, 4, RowMajor, Pairs>
+                                       : tile_function<3, 4, RowMajor, Pairs>;
+  for (; j + 4 * kPanel <= p.n; j += 4 * kPanel)
+    wide({p.steps, p.a, p.a_row, p.a_k, p.b + j / kPanel * p.b_panel, p.b_panel,
+          p.init == nullptr ? nullptr : p.init + j, p.init_row, p.c + j, p.c_row, 4 * kPanel});
+#else
+  (void)p;
 #endif
-  for (int64_t j = first; j < n; j += kTileColumns) {
-    t.b = b + j / kPanel * b_panel + j % kPanel;
-    t.columns = n - j < kTileColumns ? n - j : kTileColumns;
-    for (int64_t i = 0; i < m; i += kTileRows) {
-      t.a = a + i * a_step;
-      t.init = init == nullptr ? nullptr : init + i * init_row + j;
-      t.c = c + i * c_row + j;
-      const int64_t rows = m - i < kTileRows ? m - i : kTileRows;
-      if (rows == kTileRows)
-        tile_function<kTileRows, 1, RowMajor>(t);
-      else
-        tile_for<RowMajor>(rows)(t);
-    }
+  return j;
+}
+
+template <bool RowMajor, bool Pairs>
+static void product(const Product& p) {
+  const int64_t a_step = RowMajor ? p.a_row : 1;
+  const int64_t a_k = RowMajor ? 1 : p.a_k;
+  const int64_t block = p.m <= kTileRows ? p.steps : kStepBlock;
+  for (int64_t j = wide_columns<RowMajor, Pairs>(p); j < p.n; j += kTileColumns) {
+    const Word* b = p.b + j / kPanel * p.b_panel + j % kPanel;
+    const int64_t columns = p.n - j < kTileColumns ? p.n - j : kTileColumns;
+    int64_t step = 0;
+    do {  // no steps at all still have to write init
+      const int64_t steps = p.steps - step < block ? p.steps - step : block;
+      const float* init = step > 0 ? p.c : p.init;
+      const int64_t init_row = step > 0 ? p.c_row : p.init_row;
+      for (int64_t i = 0; i < p.m; i += kTileRows) {
+        const TileArguments t{steps,
+                              p.a + i * a_step + step * a_k,
+                              p.a_row,
+                              p.a_k,
+                              b + step * kPanel,
+                              p.b_panel,
+                              init == nullptr ? nullptr : init + i * init_row + j,
+                              init_row,
+                              p.c + i * p.c_row + j,
+                              p.c_row,
+                              columns};
+        const int64_t rows = p.m - i < kTileRows ? p.m - i : kTileRows;
+        if (rows == kTileRows)
+          tile_function<kTileRows, 1, RowMajor, Pairs>(t);
+        else
+          tile_for<RowMajor, Pairs>(rows)(t);
+      }
+      step += steps;
+    } while (step < p.steps);
   }
 }
 
 static void gemm(int64_t m, int64_t n, int64_t k, const float* a, int64_t a_row, int64_t a_k,
                  const float* b, int64_t b_panel, const float* init, int64_t init_row, float* c,
                  int64_t c_row) {
+  const Product p{m, n, k, a, a_row, a_k, b, b_panel, init, init_row, c, c_row};
   if (a_k == 1)
-    gemm_layout<true>(m, n, k, a, a_row, a_k, b, b_panel, init, init_row, c, c_row);
+    product<true, false>(p);
   else
-    gemm_layout<false>(m, n, k, a, a_row, a_k, b, b_panel, init, init_row, c, c_row);
-}
-
-// ---- packing -----------------------------------------------------------------------------------
-
-static void pack_panel(const float* w, int64_t columns, int64_t k, int64_t ld, float* out) {
-  if (columns >= kPanel) {
-    for (int64_t j = 0; j < k; ++j) {
-      store(out + j * kPanel, load(w + j * ld));
-      store(out + j * kPanel + kLanes, load(w + j * ld + kLanes));
-    }
-    return;
-  }
-  for (int64_t j = 0; j < k; ++j)
-    for (int64_t c = 0; c < kPanel; ++c) out[j * kPanel + c] = c < columns ? w[j * ld + c] : 0.0f;
-}
-
-#if COV_SIMD == 512
-// 16 rows of 16 floats to 16 columns.
-COV_INLINE void transpose16(const float* w, int64_t ld, float* out) {
-  __m512 r[16], s[16];
-  for (int i = 0; i < 16; ++i) r[i] = _mm512_loadu_ps(w + i * ld);
-  for (int i = 0; i < 16; i += 2) {
-    s[i] = _mm512_unpacklo_ps(r[i], r[i + 1]);
-    s[i + 1] = _mm512_unpackhi_ps(r[i], r[i + 1]);
-  }
-  for (int i = 0; i < 16; i += 4) {
-    for (int j = 0; j < 2; ++j) {
-      const __m512d a = _mm512_castps_pd(s[i + j]), b = _mm512_castps_pd(s[i + j + 2]);
-      r[i + 2 * j] = _mm512_castpd_ps(_mm512_unpacklo_pd(a, b));
-      r[i + 2 * j + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(a, b));
-    }
-  }
-  // r[4 q + c]: 128-bit lane l holds column 4 l + c of rows 4 q .. 4 q + 3.
-  for (int c = 0; c < 4; ++c) {
-    const __m512 a = _mm512_shuffle_f32x4(r[c], r[4 + c], 0x88);  // lanes 0, 2 of q 0, 1
-    const __m512 b = _mm512_shuffle_f32x4(r[8 + c], r[12 + c], 0x88);
-    const __m512 d = _mm512_shuffle_f32x4(r[c], r[4 + c], 0xdd);  // lanes 1, 3
-    const __m512 e = _mm512_shuffle_f32x4(r[8 + c], r[12 + c], 0xdd);
-    _mm512_storeu_ps(out + (0 + c) * kPanel, _mm512_shuffle_f32x4(a, b, 0x88));
-    _mm512_storeu_ps(out + (8 + c) * kPanel, _mm512_shuffle_f32x4(a, b, 0xdd));
-    _mm512_storeu_ps(out + (4 + c) * kPanel, _mm512_shuffle_f32x4(d, e, 0x88));
-    _mm512_storeu_ps(out + (12 + c) * kPanel, _mm512_shuffle_f32x4(d, e, 0xdd));
-  }
-}
-#endif
-
-static void pack_transposed(const float* w, int64_t n, int64_t k, int64_t ld, float* out) {
-  for (int64_t first = 0; first < n; first += kPanel, out += k * kPanel) {
-    const int64_t columns = n - first < kPanel ? n - first : kPanel;
-    int64_t j = 0;
-#if COV_SIMD == 512
-    if (columns == kPanel) {
-      for (; j + 16 <= k; j += 16) {
-        transpose16(w + first * ld + j, ld, out + j * kPanel);
-        transpose16(w + (first + 16) * ld + j, ld, out + j * kPanel + 16);
-      }
-    }
-#endif
-    for (; j < k; ++j)
-      for (int64_t c = 0; c < kPanel; ++c)
-        out[j * kPanel + c] = c < columns ? w[(first + c) * ld + j] : 0.0f;
-  }
+    product<false, false>(p);
 }
 
 }  // namespace COV_ISA

@@ -2,6 +2,7 @@
 // floats unless said otherwise; see table.h for what each computes.
 #pragma once
 
+#include "engine/isa/round.h"
 #include "engine/isa/simd.h"
 #include "engine/isa/table.h"
 
@@ -31,7 +32,8 @@ static double square_sum(const float* a, int64_t n) {
 
 // ---- RMSNorm -----------------------------------------------------------------------------------
 
-static float rmsnorm(const float* x, const float* gain, float eps, int64_t n, float* y) {
+template <typename T>
+static float rmsnorm(const float* x, const float* gain, float eps, int64_t n, T* y) {
   const float r = 1.0f / __builtin_sqrtf(dot(x, x, n) / (float)n + eps);
   const V scale = set(r);
   for_lanes(n, [&](int64_t i, int64_t m) __attribute__((always_inline)) {
@@ -83,15 +85,17 @@ static void rope_backward(float* x, const float* cosine, const float* sine, int6
 
 COV_INLINE V sigmoid(V x) { return div(set(1.0f), add(set(1.0f), vexp(sub(set(0.0f), x)))); }
 
-static void swiglu(const float* gate, const float* up, int64_t n, float* h) {
+template <typename T>
+static void swiglu(const float* gate, const float* up, int64_t n, T* h) {
   for_lanes(n, [&](int64_t i, int64_t m) __attribute__((always_inline)) {
     const V g = get(gate + i, m);
     put(h + i, mul(mul(g, sigmoid(g)), get(up + i, m)), m);
   });
 }
 
-static void swiglu_backward(const float* gate, const float* up, const float* dh, int64_t n,
-                            float* h, float* dgate, float* dup) {
+template <typename T>
+static void swiglu_backward(const float* gate, const float* up, const float* dh, int64_t n, T* h,
+                            T* dgate, T* dup) {
   for_lanes(n, [&](int64_t i, int64_t m) __attribute__((always_inline)) {
     const V g = get(gate + i, m), u = get(up + i, m), d = get(dh + i, m);
     const V s = sigmoid(g), silu = mul(g, s);

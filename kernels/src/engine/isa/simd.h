@@ -16,6 +16,9 @@ namespace COV_ISA {
 
 constexpr int64_t kLanes = 16;
 
+// A float, or two bf16 values that only a dot product looks into.
+typedef float __attribute__((may_alias)) Word;
+
 #if COV_SIMD == 512
 
 struct V {

@@ -1,8 +1,8 @@
 // The inner kernels of the engine, compiled once per instruction set and chosen at run time.
 //
-// Every entry gives the same bits in every implementation: elementwise work is plain IEEE fp32,
-// sums over a row use 16 running sums (lane = index mod 16) folded by halves (8, 4, 2, 1), products
-// feed one fused multiply-add per step in index order.
+// Every entry but gemm_bf16 gives the same bits in every implementation: elementwise work is plain
+// IEEE fp32, sums over a row use 16 running sums (lane = index mod 16) folded by halves (8, 4, 2,
+// 1), products feed one fused multiply-add per step in index order.
 #pragma once
 
 #include <stdint.h>
@@ -11,6 +11,12 @@ namespace covenant {
 
 // Columns of one packed panel of a right-hand matrix.
 constexpr int64_t kPanel = 32;
+
+// A number in bfloat16: the upper half of an fp32 one.
+typedef uint16_t Bf16;
+
+// Inner dimension of bf16 operands in memory: filled up with zeros to what every path can step by.
+constexpr int64_t bf16_padded(int64_t k) { return (k + 31) / 32 * 32; }
 
 // What one pass over a row of logits yields (z scaled by the inverse temperature).
 struct RowStats {
@@ -44,6 +50,31 @@ struct KernelTable {
   void (*pack_transposed)(const float* w, int64_t n, int64_t k, int64_t ld, float* out);
   // One panel of at most 32 columns: out[j * 32 + c] = w[j * ld + c].
   void (*pack_panel)(const float* w, int64_t columns, int64_t k, int64_t ld, float* out);
+
+  // ---- bf16 operands (see isa/bf16.h); `padded` inner dimensions are bf16_padded(), zero filled.
+
+  // y[0, n) = x to nearest even, zeros in [n, padded). Subnormal numbers become zeros.
+  void (*round_bf16)(const float* x, int64_t n, int64_t padded, Bf16* y);
+  // As gemm with A row-major and both operands bf16; k, a_row and b_panel are multiples of 32. B in
+  // panels [k / 2][32][2]. One fixed order of additions per element whatever m, n and the position,
+  // but not the same one on every path: AMX adds 32 products at a time.
+  void (*gemm_bf16)(int64_t m, int64_t n, int64_t k, const Bf16* a, int64_t a_row, const Bf16* b,
+                    int64_t b_panel, const float* init, int64_t init_row, float* c, int64_t c_row);
+  // pack_transposed and pack_panel, rounding to bf16.
+  void (*pack_transposed_bf16)(const float* w, int64_t n, int64_t k, int64_t ld, Bf16* out);
+  void (*pack_panel_bf16)(const float* w, int64_t columns, int64_t k, int64_t ld, Bf16* out);
+  // pack_panel of rows that are bf16 already.
+  void (*zip_panel_bf16)(const Bf16* w, int64_t columns, int64_t k, int64_t ld, Bf16* out);
+  // out[c * out_row + t] = x[t * ld + c] for t < rows, zeros up to the padded number of rows.
+  void (*transpose_bf16)(const Bf16* x, int64_t rows, int64_t columns, int64_t ld, Bf16* out,
+                         int64_t out_row);
+  // The entries below of these names with results rounded to bf16.
+  float (*rmsnorm_bf16)(const float* x, const float* gain, float eps, int64_t n, Bf16* y);
+  void (*swiglu_bf16)(const float* gate, const float* up, int64_t n, Bf16* h);
+  void (*swiglu_backward_bf16)(const float* gate, const float* up, const float* dh, int64_t n,
+                               Bf16* h, Bf16* dgate, Bf16* dup);
+
+  // ---- rows of fp32
 
   // y = x * r * gain, r = 1 / sqrt(mean(x^2) + eps); returns r.
   float (*rmsnorm)(const float* x, const float* gain, float eps, int64_t n, float* y);
@@ -89,6 +120,8 @@ struct KernelTable {
 const KernelTable* kernels_portable();
 const KernelTable* kernels_avx2();
 const KernelTable* kernels_avx512();
+const KernelTable* kernels_avx512bf16();
+const KernelTable* kernels_amx();
 
 // The table in use (see cov_set_cpu_path).
 const KernelTable& kernels();
