@@ -84,7 +84,7 @@ function* filesUnder(folder) {
     const file = path.join(folder, entry.name);
     if (entry.isDirectory()) {
       if (file !== path.join(source, "build")) yield* filesUnder(file);
-    } else if (/\.(cc|h|inc)$|^CMakeLists\.txt$/.test(entry.name)) yield file;
+    } else if (/\.(cc|h|inc|cu|cuh|cmake)$|^CMakeLists\.txt$/.test(entry.name)) yield file;
   }
 }
 

@@ -127,7 +127,7 @@ cov_status cov_model_forward(cov_model* model, const cov_batch* batch,
 
 // coefficients[position] = dL/dlogProb for the last forward with keep_activations (its batch is
 // copied); gradients of L accumulate in COV_GRADIENTS. Parameters must not have changed between.
-// Consumes the kept activations.
+// Consumes the kept activations. After an error the gradients may hold part of the sums.
 cov_status cov_model_backward(cov_model* model, const float* coefficients, uint64_t count);
 
 // AdamW with decoupled decay (none on rank-1 tensors) and bias correction, as torch.optim.AdamW;
@@ -147,7 +147,8 @@ cov_status cov_model_optimizer_step(cov_model* model, const cov_adamw_options* o
                                     float* gradient_norm);
 
 // Forward, mean NLL over scored positions, backward, step. Gradients already accumulated take
-// part. No scored position is COV_INVALID_ARGUMENT. Needs memory for a few sequences only.
+// part; an error on the way clears them. No scored position is COV_INVALID_ARGUMENT. Needs memory
+// for a few sequences only.
 cov_status cov_model_train_step(cov_model* model, const cov_batch* batch,
                                 const cov_adamw_options* options, double* loss,
                                 float* gradient_norm);

@@ -1,3 +1,4 @@
+export { devices } from "./devices.ts";
 export { KernelError, type KernelErrorCode, kernelErrorCodes } from "./errors.ts";
 export { Model } from "./model.ts";
 export {

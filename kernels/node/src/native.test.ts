@@ -17,6 +17,7 @@ const exported: Record<keyof NativeBinding, true> = {
   compress: true,
   createModel: true,
   decode: true,
+  devices: true,
   initialParameters: true,
   machine: true,
   sha256: true,

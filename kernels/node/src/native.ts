@@ -4,6 +4,7 @@ import { fileURLToPath } from "node:url";
 import { KernelError } from "./errors.ts";
 import type {
   Batch,
+  DeviceReport,
   FingerprintOptions,
   ModelOptions,
   ModelShape,
@@ -107,6 +108,7 @@ export interface NativeBinding {
   sha256(data: Uint8Array): Uint8Array;
   uniformAt(seed: Uint8Array, index: number): number;
   machine(): { cpuPath: string; defaultThreads: number };
+  devices(): DeviceReport;
   compress(
     options: NativeFormat & {
       base: Float32Array;

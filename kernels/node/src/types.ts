@@ -176,3 +176,20 @@ export interface AggregateOptions extends SparseFormat {
   /** Default 1; the bits do not depend on it. */
   threads?: number;
 }
+
+/** One CUDA device. */
+export interface DeviceInfo {
+  index: number;
+  name: string;
+  memoryBytes: number;
+  freeBytes: number;
+  /** For example 9 or 8.6. */
+  computeCapability: number;
+  multiprocessors: number;
+}
+
+/** The CUDA devices, and one sentence: which they are, or why there are none. */
+export interface DeviceReport {
+  report: string;
+  devices: DeviceInfo[];
+}

@@ -63,8 +63,8 @@ ThreadPool::ThreadPool(int threads) {
   for (int i = 1; i < threads; ++i) {
     try {
       workers_.emplace_back([this, i] { work(i); });
-    } catch (const std::system_error&) {
-      break;  // fewer threads: slower, same results
+    } catch (const std::exception&) {  // no thread, or no memory for one
+      break;                           // fewer threads: slower, same results
     }
   }
 }

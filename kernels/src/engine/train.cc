@@ -180,6 +180,7 @@ cov_status train_step(cov_model& model, const cov_batch& batch, const cov_adamw_
   std::vector<float> log_probs(static_cast<size_t>(count), 0.0f);
   const HeadOutput output{log_probs.data(), nullptr, nullptr, nullptr, 0, 1.0f};
   const float coefficient = static_cast<float>(-1.0 / static_cast<double>(scored));
+  double gradient_norm = 0.0;
   try {
     for (int64_t group = 0; group < groups.count(); ++group) {
       const GroupRows rows(groups, group, batch.targets);
@@ -189,13 +190,13 @@ cov_status train_step(cov_model& model, const cov_batch& batch, const cov_adamw_
       forward_group(model, tokens, rows, model.activations);
       backward_group(model, tokens, rows, model.activations, output, nullptr, coefficient);
     }
-  } catch (const Failure&) {
+    gradient_norm = optimizer_step(model, options);
+  } catch (...) {
     clear_gradients(model);  // a half-finished sum is of no use to anyone
     throw;
   }
   double sum = 0.0;
   for (float log_prob : log_probs) sum -= static_cast<double>(log_prob);
-  const double gradient_norm = optimizer_step(model, options);
   if (loss != nullptr) *loss = sum / static_cast<double>(scored);
   if (norm != nullptr) *norm = static_cast<float>(gradient_norm);
   return cov_ok();

@@ -1,0 +1,114 @@
+// The table of functions that the library exports.
+#include "device/backend.h"
+
+#include <cstdio>
+#include <new>
+
+#include "runtime/platform.h"
+
+using covenant::cuda::Device;
+using covenant::cuda::guard;
+using covenant::cuda::raise;
+
+namespace covenant::cuda {
+namespace {
+
+Device& device_of(void* handle) {
+  auto* const device = static_cast<Device*>(handle);
+  device->activate();
+  return *device;
+}
+
+cov_status count_devices(int32_t* count) {
+  int found = 0;
+  const cudaError_t error = cudaGetDeviceCount(&found);
+  (void)cudaGetLastError();
+  *count = 0;
+  if (error == cudaErrorInsufficientDriver)
+    return cov_error(COV_UNSUPPORTED, "there is no NVIDIA driver, or it is too old for this build");
+  if (error == cudaErrorNoDevice || (error == cudaSuccess && found == 0))
+    return cov_error(COV_UNSUPPORTED, "the NVIDIA driver sees no GPU");
+  if (error != cudaSuccess)
+    return cov_error(COV_UNSUPPORTED, "the NVIDIA driver says: %s", cudaGetErrorString(error));
+  *count = found;
+  return cov_ok();
+}
+
+cov_status describe(int32_t index, cov_device_info* info) {
+  *info = {};
+  cudaDeviceProp properties;
+  size_t free = 0;
+  size_t total = 0;
+  cudaError_t error = cudaGetDeviceProperties(&properties, index);
+  if (error == cudaSuccess) error = cudaSetDevice(index);
+  if (error == cudaSuccess) error = cudaMemGetInfo(&free, &total);
+  if (error != cudaSuccess) {
+    (void)cudaGetLastError();
+    return cov_error(COV_UNSUPPORTED, "CUDA device %d: %s", index, cudaGetErrorString(error));
+  }
+  std::snprintf(info->name, sizeof info->name, "%.127s", properties.name);
+  info->memory_bytes = total;
+  info->free_bytes = free;
+  info->compute_capability = 10 * properties.major + properties.minor;
+  info->multiprocessors = properties.multiProcessorCount;
+  return cov_ok();
+}
+
+cov_status open(int32_t index, uint64_t memory_limit_bytes, void** device) {
+  return guard([&] { *device = new Device(index, memory_limit_bytes); });
+}
+
+void close(void* handle) { delete static_cast<Device*>(handle); }
+
+cov_status allocate(void* handle, uint64_t bytes, void** pointer) {
+  return guard([&] { *pointer = device_of(handle).allocate(bytes); });
+}
+
+void release(void* handle, void* pointer) {
+  (void)guard([&] { device_of(handle).release(pointer); });
+}
+
+cov_status upload(void* handle, void* to, const void* from, uint64_t bytes) {
+  return guard([&] {
+    Device& device = device_of(handle);
+    device.upload(to, from, bytes);
+    device.finish();
+  });
+}
+
+cov_status download(void* handle, void* to, const void* from, uint64_t bytes) {
+  return guard([&] {
+    Device& device = device_of(handle);
+    device.download(to, from, bytes);
+    device.finish();
+  });
+}
+
+cov_status memory(void* handle, uint64_t* bytes, uint64_t* peak_bytes) {
+  return guard([&] {
+    const Device& device = device_of(handle);
+    *bytes = device.bytes();
+    *peak_bytes = device.peak_bytes();
+  });
+}
+
+}  // namespace
+}  // namespace covenant::cuda
+
+extern "C" __attribute__((visibility("default"))) const covenant::device::Backend*
+covenant_cuda_backend() {
+  using namespace covenant::cuda;
+  static const covenant::device::Backend table = {
+      .version = covenant::device::kBackendVersion,
+      .count = count_devices,
+      .info = describe,
+      .open = open,
+      .close = close,
+      .allocate = allocate,
+      .release = release,
+      .upload = upload,
+      .download = download,
+      .memory = memory,
+  };
+  return &table;
+}

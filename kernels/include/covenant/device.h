@@ -1,0 +1,60 @@
+// CUDA devices: what there is, their memory, and the twins of the calls that work on it.
+//
+// The CUDA code lives in a library of its own (libcovenant_cuda.so) that is loaded at the first call
+// of this header: from the path in COVENANT_CUDA_LIBRARY, else from beside the file this code is in.
+// Without it, without a driver or without a GPU there are 0 devices, and cov_device_report says why.
+//
+// Tier A where the CPU call is tier A: a twin gives the bits that the CPU gives.
+#ifndef COVENANT_DEVICE_H
+#define COVENANT_DEVICE_H
+
+#include <stdint.h>
+
+#include "covenant/hash.h"
+#include "covenant/sparse.h"
+#include "covenant/status.h"
+#include "covenant/tensors.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+// Number of CUDA devices that can be used; 0 when CUDA is not available.
+int32_t cov_device_count(void);
+
+// One sentence: which devices there are, or why there are none. Valid for the life of the process.
+const char* cov_device_report(void);
+
+typedef struct cov_device_info {
+  char name[128];
+  uint64_t memory_bytes;
+  uint64_t free_bytes;
+  int32_t compute_capability;  // 10 * major + minor, e.g. 90
+  int32_t multiprocessors;
+} cov_device_info;
+
+// COV_OUT_OF_RANGE when there is no device `index`; COV_UNSUPPORTED when CUDA is not available.
+cov_status cov_device_info_at(int32_t index, cov_device_info* info);
+
+// One use of a device: a stream, scratch memory and a count of what is allocated. Calls on one
+// cov_device must not overlap; several may be open, on one device or on several.
+typedef struct cov_device cov_device;
+
+// memory_limit_bytes 0: no limit but the device's own memory.
+cov_status cov_device_open(int32_t index, uint64_t memory_limit_bytes, cov_device** device);
+// Frees everything allocated through it; a null device is ignored.
+void cov_device_close(cov_device* device);
+
+// Device memory, aligned to 256 bytes, contents undefined. COV_MEMORY_LIMIT or COV_OUT_OF_MEMORY.
+cov_status cov_device_allocate(cov_device* device, uint64_t bytes, void** pointer);
+void cov_device_free(cov_device* device, void* pointer);
+// Each returns when the copy is done.
+cov_status cov_device_upload(cov_device* device, void* to, const void* from, uint64_t bytes);
+cov_status cov_device_download(cov_device* device, void* to, const void* from, uint64_t bytes);
+// Scratch memory included.
+cov_status cov_device_memory(cov_device* device, uint64_t* bytes, uint64_t* peak_bytes);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

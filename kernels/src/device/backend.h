@@ -1,0 +1,44 @@
+// What the CUDA library offers to the rest: one table of functions, found by one exported symbol.
+// Both sides are built from the same sources; the version guards against a library left behind by
+// another build.
+#pragma once
+
+#include <cstdint>
+
+#include "covenant/device.h"
+
+namespace covenant::device {
+
+// Counts up with every change of the tables below.
+constexpr uint32_t kBackendVersion = 1;
+constexpr const char* kBackendSymbol = "covenant_cuda_backend";
+
+struct Backend {
+  uint32_t version;
+
+  // The number of devices, or a status whose message is the sentence of cov_device_report.
+  cov_status (*count)(int32_t* count);
+  cov_status (*info)(int32_t index, cov_device_info* info);
+  cov_status (*open)(int32_t index, uint64_t memory_limit_bytes, void** device);
+  void (*close)(void* device);
+  cov_status (*allocate)(void* device, uint64_t bytes, void** pointer);
+  void (*release)(void* device, void* pointer);
+  cov_status (*upload)(void* device, void* to, const void* from, uint64_t bytes);
+  cov_status (*download)(void* device, void* to, const void* from, uint64_t bytes);
+  cov_status (*memory)(void* device, uint64_t* bytes, uint64_t* peak_bytes);
+};
+
+using BackendFunction = const Backend* (*)();
+
+// The loaded backend, or null when CUDA is not available; the sentence of cov_device_report says why.
+const Backend* backend();
+
+// COV_UNSUPPORTED with that sentence.
+cov_status unavailable();
+
+}  // namespace covenant::device
+
+// An open device: the backend's own object behind it.
+struct cov_device {
+  void* handle;
+};
