@@ -143,8 +143,9 @@ cov_status cov_sparse_apply(float* parameters, uint64_t length, const uint8_t* b
 // ---- Merging -------------------------------------------------------------------------------
 //
 // Peers in the order given; those of weight 0 are checked and otherwise as if absent. Per tensor:
-//   clip: n_r = sqrt(sum of squares of D_r), fp64, ascending; median = the lower middle of the n_r;
-//     where n_r > median, D_r is multiplied by f_r = fp32(median / n_r), one fp32 rounding each
+//   clip: n_r = sqrt(sum over the magnitudes v in D_r, ascending, of count(v)·v²) in fp64, each
+//     product and sum rounded (v² is exact); median = the lower middle of the n_r; where
+//     n_r > median, D_r is multiplied by f_r = fp32(median / n_r), one fp32 rounding each
 //   per coordinate, fp32, in peer order: s = sum of w_r·(f_r·D_r), product and sum each rounded
 //   contributors: A = s / sum of w_r over the peers that sent the coordinate
 //   all: A = s / sum of all w_r

@@ -12,6 +12,7 @@
 #include "core/thread_pool.h"
 #include "sparse/body.h"
 #include "sparse/merged.h"
+#include "sparse/norm.h"
 
 namespace covenant::sparse {
 namespace {
@@ -100,17 +101,11 @@ class Merger {
 
   void find_factors(int32_t t) {
     std::vector<double> norms(peers_.size());
-    Chunk chunk;
+    MagnitudeCounts counts;
     for (size_t p = 0; p < peers_.size(); ++p) {
-      double sum = 0;
-      for (uint64_t c = 0; c < chunk_count(tensors_[t].length); ++c) {
-        read(peers_[p], t, c, chunk);
-        for (int32_t j = 0; j < chunk.kept; ++j) {
-          const double value = static_cast<double>(chunk.values[j]);
-          sum = sum + value * value;
-        }
-      }
-      norms[p] = std::sqrt(sum);
+      count_magnitudes(input_.bodies[peers_[p]] + body_at_[static_cast<size_t>(t)],
+                       tensors_[t].length, format_, counts);
+      norms[p] = norm_of(counts);
     }
     std::vector<double> sorted = norms;
     std::sort(sorted.begin(), sorted.end());

@@ -14,6 +14,7 @@ merge.bin holds "CVT2" · u32 mode · u32 keep · u32 tensors · lengths · u32 
 import math
 import os
 import struct
+from collections import Counter
 from decimal import Decimal, getcontext
 from fractions import Fraction
 
@@ -205,9 +206,9 @@ def merge(peers, weights, rule, clip):
         norms = []
         for tensors, _ in peers:
             square = 0.0
-            for _, _, values, _ in tensors[t].chunks:
-                for value in values:
-                    square += value * value
+            counts = Counter(abs(value) for _, _, values, _ in tensors[t].chunks for value in values)
+            for magnitude in sorted(counts):
+                square += counts[magnitude] * (magnitude * magnitude)
             norms.append(math.sqrt(square))
         median = sorted(norms)[(len(norms) - 1) // 2]
         factors = [round_to_f32(Fraction(median / norm)) if clip and norm > median else 1.0 for norm in norms]
