@@ -1,0 +1,119 @@
+// `npm run sanitize:kernels`: builds the C++ tests with the sanitizers and runs them, with every compiler that is there:
+// address and undefined behaviour in one build, data races in another. Takes some minutes.
+import { spawnSync } from "node:child_process";
+import { existsSync, readFileSync, rmSync } from "node:fs";
+import os from "node:os";
+import path from "node:path";
+import process from "node:process";
+import { fileURLToPath } from "node:url";
+import { parseArgs } from "node:util";
+
+const root = path.resolve(path.dirname(fileURLToPath(import.meta.url)), "..");
+const source = path.join(root, "kernels");
+const kinds = ["address,undefined", "thread"];
+
+const help = `Usage: npm run sanitize:kernels -- [--compiler NAME]… [--kind address,undefined|thread]… [--jobs N] [--tests REGEX]
+  --compiler NAME  g++, clang++-14, … (default: every one of g++, clang++ and clang++-14 that there is)
+  --kind KIND      one of the two builds (default: both)
+  --jobs N         compile and test N at once
+  --tests REGEX    these tests only
+`;
+
+function fail(sentence) {
+  process.stderr.write(`${sentence}\n`);
+  process.exit(1);
+}
+
+const run = (command, args, options = {}) =>
+  spawnSync(command, args, { cwd: root, stdio: "inherit", ...options });
+
+/** What the compiler calls itself, so that two names of one compiler count once; undefined when it is not there. */
+function identity(compiler) {
+  const { status, stdout } = spawnSync(compiler, ["--version"], { encoding: "utf8" });
+  return status === 0 ? stdout.split("\n")[0] : undefined;
+}
+
+function compilersOf(wanted) {
+  const found = new Map();
+  for (const name of wanted ?? ["g++", "clang++", "clang++-14"]) {
+    const is = identity(name);
+    if (is !== undefined && !found.has(is)) found.set(is, name);
+    if (is === undefined && wanted) fail(`There is no compiler ${name} on this machine.`);
+  }
+  if (found.size === 0)
+    fail("There is no C++ compiler: on Debian or Ubuntu run apt-get install g++.");
+  return [...found.values()];
+}
+
+function build(compiler, kind, jobs) {
+  const folder = path.join(source, "build", `sanitize-${compiler}-${kind.replace(",", "-")}`);
+  const cache = path.join(folder, "CMakeCache.txt");
+  const home = `CMAKE_HOME_DIRECTORY:INTERNAL=${source}\n`;
+  if (existsSync(cache) && !readFileSync(cache, "utf8").includes(home)) {
+    rmSync(folder, { recursive: true });
+  }
+  // -O1: what a sanitizer reports then stands where the source says. The addon needs Node to be built alike.
+  const configured = run(
+    "cmake",
+    [
+      ...["-S", source, "-B", folder, `-DCMAKE_CXX_COMPILER=${compiler}`],
+      ...[`-DCOVENANT_SANITIZE=${kind}`, "-DCMAKE_CXX_FLAGS_RELEASE=-O1"],
+      ...["-DCOVENANT_BUILD_NODE=OFF"],
+      ...(spawnSync("ninja", ["--version"]).status === 0 ? ["-G", "Ninja"] : []),
+    ],
+    { stdio: ["ignore", "ignore", "inherit"] },
+  );
+  const built =
+    configured.status === 0 &&
+    run("cmake", ["--build", folder, "--parallel", String(jobs)], {
+      stdio: ["ignore", "ignore", "inherit"],
+    }).status === 0;
+  if (!built) fail(`The kernels could not be built by ${compiler} with ${kind}; see above.`);
+  return folder;
+}
+
+function main() {
+  const { values: options } = parseArgs({
+    options: {
+      compiler: { type: "string", multiple: true },
+      kind: { type: "string", multiple: true },
+      jobs: { type: "string", default: String(os.availableParallelism()) },
+      tests: { type: "string" },
+      help: { type: "boolean", default: false },
+    },
+  });
+  if (options.help) {
+    process.stdout.write(help);
+    return;
+  }
+  const chosen = options.kind ?? kinds;
+  const unknown = chosen.find((kind) => !kinds.includes(kind));
+  if (unknown !== undefined) fail(`Unknown kind ${unknown}; there are ${kinds.join(" and ")}.`);
+  const failed = [];
+  for (const compiler of compilersOf(options.compiler)) {
+    for (const kind of chosen) {
+      const startedAt = Date.now();
+      const folder = build(compiler, kind, Number(options.jobs));
+      const tests = [
+        ...["--test-dir", folder, "--output-on-failure", "-j", options.jobs, "--timeout", "1800"],
+        ...(options.tests ? ["-R", options.tests] : []),
+      ];
+      // Anything suspicious ends the test that did it.
+      const env = {
+        ...process.env,
+        ASAN_OPTIONS: "detect_leaks=1:allocator_may_return_null=1",
+        UBSAN_OPTIONS: "print_stacktrace=1:halt_on_error=1",
+        TSAN_OPTIONS: "halt_on_error=1:second_deadlock_stack=1",
+      };
+      const ok = run("ctest", tests, { env }).status === 0;
+      const seconds = Math.round((Date.now() - startedAt) / 1000);
+      process.stdout.write(
+        `── ${compiler}, ${kind}: ${ok ? "clean" : "FAULTY"} after ${seconds} s\n`,
+      );
+      if (!ok) failed.push(`${compiler} with ${kind}`);
+    }
+  }
+  if (failed.length > 0) fail(`Not clean: ${failed.join("; ")}.`);
+}
+
+main();
