@@ -82,6 +82,7 @@ void Worker::create() {
   options.parameters = base_.data();
   options.parameter_count = base_.size();
   options.threads = 1 + below(2);
+  options.compute = below(2) == 0 ? COV_COMPUTE_F32 : COV_COMPUTE_BF16;
   expect(cov_model_create(&shape_, &options, &model_), COV_OK, "create");
 }
 

@@ -19,6 +19,7 @@ struct Fixture {
   cov_model_shape shape = tiny_shape();
   std::vector<float> initial = lively_parameters(shape, 5);
   int threads = 1;
+  cov_compute compute = COV_COMPUTE_F32;
   std::unique_ptr<TestModel> model;
   std::vector<int32_t> tokens, targets, written, drawn;
   std::vector<float> log_probs, said, coefficients;
@@ -60,7 +61,7 @@ struct Fixture {
 
   void fresh() {
     model.reset();
-    model = std::make_unique<TestModel>(shape, initial, threads);
+    model = std::make_unique<TestModel>(shape, initial, threads, 0, compute);
   }
   bool parameters_are(const std::vector<float>& expected) const {
     return std::memcmp(model->buffer(COV_PARAMETERS), expected.data(),
@@ -120,9 +121,10 @@ void test_creation(int threads) {
   cov_model_release(model);
 }
 
-void test_training(int threads) {
+void test_training(int threads, cov_compute compute) {
   Fixture f;
   f.threads = threads;
+  f.compute = compute;
   const auto same_parameters = [&] { return f.parameters_are(f.initial); };
   f.fresh();
   CHECK_OK(cov_model_train_step(*f.model, &f.batch, &kAdamw, &f.loss, nullptr));
@@ -175,9 +177,10 @@ void test_training(int threads) {
        [&] { return f.parameters_are(stepped) && cov_model_step_count(*f.model) == 1; }});
 }
 
-void test_generation(int threads) {
+void test_generation(int threads, cov_compute compute) {
   Fixture f;
   f.threads = threads;
+  f.compute = compute;
   f.fresh();
   CHECK_OK(f.generate());
   const std::vector<int32_t> expected = f.written;
@@ -201,8 +204,10 @@ int main() {
   const int64_t before = live.load();
   for (const int threads : {1, 3}) {
     test_creation(threads);
-    test_training(threads);
-    test_generation(threads);
+    for (const cov_compute compute : {COV_COMPUTE_F32, COV_COMPUTE_BF16}) {
+      test_training(threads, compute);
+      test_generation(threads, compute);
+    }
   }
   CHECK(live.load() == before);
   TEST_MAIN_END("memory/engine");
