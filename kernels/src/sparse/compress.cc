@@ -1,23 +1,31 @@
+// Compressing works tensor by tensor: a pass over memory that forms the values, picks the largest
+// and counts them by size (gather), then, when the last chunk of the tensor is counted, its levels,
+// and a second look at the chosen values alone that writes the chunks (encode). The encoding of a
+// tensor follows right behind the pass over the next one, so that a tensor that fits into a cache
+// is still there.
 #include <algorithm>
 #include <atomic>
 #include <bit>
 #include <cinttypes>
 #include <cmath>
 #include <cstring>
+#include <mutex>
 #include <new>
+#include <thread>
 #include <vector>
 
 #include "core/thread_pool.h"
-#include "sparse/accumulate.h"
+#include "covenant/model.h"
 #include "sparse/chunk.h"
+#include "sparse/gather.h"
 #include "sparse/layout.h"
 #include "sparse/levels.h"
-#include "sparse/select.h"
+#include "sparse/path.h"
 
 namespace covenant::sparse {
 namespace {
 
-// Chunks a task handles: 64 KiB of each of the three buffers.
+// Chunks a task handles: 256 KiB of each of the three buffers.
 constexpr uint64_t kChunksPerTask = 16;
 
 // Where the pieces of a tensor lie in the body and in the list of kept values.
@@ -31,7 +39,16 @@ struct TensorPlan {
   Levels levels;
 };
 
+// What the tasks of one tensor share.
+struct TensorProgress {
+  std::atomic<uint64_t> to_gather{0};  // tasks
+  std::atomic<uint32_t> hint{0};       // for the threshold of the next task
+  std::atomic<bool> ready{false};      // levels are chosen
+  LevelHistogram histogram{};
+};
+
 struct Task {
+  bool encode;
   int32_t tensor;
   uint64_t first;  // chunk within the tensor
   uint64_t end;
@@ -41,64 +58,101 @@ class Compressor {
  public:
   Compressor(const cov_sparse_source& source, const cov_tensor_info* tensors, int32_t tensor_count,
              cov_sparse_format format, uint8_t* body)
-      : source_(source), format_(format), full_(COV_SPARSE_CHUNK, format), body_(body) {
+      : source_(source),
+        format_(format),
+        full_(COV_SPARSE_CHUNK, format),
+        body_(body),
+        progress_(static_cast<size_t>(tensor_count)) {
     uint64_t chunks = 0;
     uint64_t kept = 0;
     uint64_t body_at = kHeaderBytes;
     for (int32_t t = 0; t < tensor_count; ++t) {
       const uint64_t own = chunk_count(tensors[t].length);
       plans_.push_back({&tensors[t], own, chunks, kept, body_at, kNoScale, {}});
-      for (uint64_t first = 0; first < own; first += kChunksPerTask) {
-        tasks_.push_back({t, first, std::min(own, first + kChunksPerTask)});
-      }
+      add_tasks(t, false);
+      if (t > 0) add_tasks(t - 1, true);
       const TensorSize size = tensor_size(tensors[t].length, format);
       chunks += own;
       kept += size.kept;
       body_at += size.bytes;
     }
+    if (tensor_count > 0) add_tasks(tensor_count - 1, true);
     scales_.resize(chunks);
-    indices_.resize(kept);
+    indices_.resize(kept + kGatherIndexPadding);
     values_.resize(kept);
   }
 
   cov_status run(ThreadPool& pool) {
-    const auto tasks = static_cast<int64_t>(tasks_.size());
-    pool.run(tasks, [this](int64_t task) { gather(tasks_[static_cast<size_t>(task)]); });
-    if (const uint64_t fault = fault_.load(); fault != UINT64_MAX) return explain(fault);
-    pool.run(static_cast<int64_t>(plans_.size()),
-             [this](int64_t t) { choose_levels(plans_[static_cast<size_t>(t)]); });
-    pool.run(tasks, [this](int64_t task) { encode(tasks_[static_cast<size_t>(task)]); });
-    return cov_ok();
+    pool.run(static_cast<int64_t>(tasks_.size()), [this](int64_t index) {
+      const Task& task = tasks_[static_cast<size_t>(index)];
+      // A fault ends the work on later tensors; that on earlier ones may still find another.
+      if (fault_.load(std::memory_order_relaxed) >> 32 < static_cast<uint64_t>(task.tensor)) return;
+      task.encode ? encode(task) : gather(task);
+    });
+    const uint64_t fault = fault_.load();
+    return fault == UINT64_MAX ? cov_ok() : explain(fault);
   }
 
  private:
-  // The pass over memory: error feedback, selection and scale of each chunk.
-  void gather(const Task& task) {
-    const TensorPlan& plan = plans_[static_cast<size_t>(task.tensor)];
-    for (uint64_t chunk = task.first; chunk < task.end; ++chunk) {
-      const int32_t n = chunk_length(plan.info->length, chunk);
-      const int32_t kept = kept_count(n, format_.keep_per_chunk);
-      const uint64_t at = plan.info->offset + chunk * COV_SPARSE_CHUNK;
-      float* const a = source_.error_feedback + at;
-      const uint32_t largest =
-          accumulate_(source_.base + at, source_.current + at, source_.error_decay, a, n);
-      if (largest >= 0x7f800000) return report(task.tensor, COV_SPARSE_NON_FINITE);
-      const uint64_t first = plan.first_kept + chunk * static_cast<uint64_t>(full_.kept);
-      uint16_t* const indices = indices_.data() + first;
-      float* const values = values_.data() + first;
-      select_largest(a, n, kept, indices);
-      uint32_t keys[COV_SPARSE_CHUNK];
-      for (int32_t j = 0; j < kept; ++j) {
-        values[j] = a[indices[j]];
-        keys[j] = std::bit_cast<uint32_t>(values[j]) & 0x7fffffff;
-      }
-      const int32_t scale = chunk_scale(keys, kept);
-      if (scale > kTopScaleMax) return report(task.tensor, COV_SPARSE_MAGNITUDE_TOO_LARGE);
-      scales_[plan.first_chunk + chunk] = scale < -kTopScaleMax ? kNoScale : scale;
+  void add_tasks(int32_t tensor, bool encode) {
+    const uint64_t chunks = plans_[static_cast<size_t>(tensor)].chunks;
+    for (uint64_t first = 0; first < chunks; first += kChunksPerTask) {
+      tasks_.push_back({encode, tensor, first, std::min(chunks, first + kChunksPerTask)});
+      if (!encode) ++progress_[static_cast<size_t>(tensor)].to_gather;
     }
   }
 
-  void choose_levels(TensorPlan& plan) {
+  // The pass over memory.
+  void gather(const Task& task) {
+    TensorProgress& progress = progress_[static_cast<size_t>(task.tensor)];
+    const TensorPlan& plan = plans_[static_cast<size_t>(task.tensor)];
+    uint32_t counts[kLevelBins] = {};
+    uint32_t hint = progress.hint.load(std::memory_order_relaxed);
+    int32_t fault = 0;
+    for (uint64_t chunk = task.first; chunk < task.end && fault == 0; ++chunk)
+      fault = gather_chunk(plan, chunk, &hint, counts);
+    if (fault != 0) return report(task.tensor, fault);
+    progress.hint.store(hint, std::memory_order_relaxed);
+    if (format_.mode == 2) {
+      const std::lock_guard<std::mutex> lock(histograms_);
+      for (size_t bin = 0; bin < kLevelBins; ++bin) progress.histogram[bin] += counts[bin];
+    }
+    if (progress.to_gather.fetch_sub(1, std::memory_order_acq_rel) == 1) {
+      choose_levels(plans_[static_cast<size_t>(task.tensor)], progress.histogram);
+      progress.ready.store(true, std::memory_order_release);
+    }
+  }
+
+  // 0 or the code of what is wrong with the values. Indices are written with some padding behind
+  // them, so a task's own scratch holds them first.
+  int32_t gather_chunk(const TensorPlan& plan, uint64_t chunk, uint32_t* hint, uint32_t* counts) {
+    const int32_t n = chunk_length(plan.info->length, chunk);
+    const int32_t kept = kept_count(n, format_.keep_per_chunk);
+    const uint64_t at = plan.info->offset + chunk * COV_SPARSE_CHUNK;
+    float* const a = source_.error_feedback + at;
+    uint16_t indices[COV_SPARSE_CHUNK + kGatherIndexPadding];
+    const uint32_t largest = gather_(source_.base + at, source_.current + at, source_.error_decay,
+                                     a, n, kept, hint, indices);
+    if (largest >= 0x7f800000) return COV_SPARSE_NON_FINITE;
+    const uint64_t first = plan.first_kept + chunk * static_cast<uint64_t>(full_.kept);
+    std::memcpy(indices_.data() + first, indices, static_cast<size_t>(kept) * sizeof indices[0]);
+    float* const values = values_.data() + first;
+    uint32_t keys[COV_SPARSE_CHUNK];
+    for (int32_t j = 0; j < kept; ++j) {
+      values[j] = a[indices[j]];
+      keys[j] = std::bit_cast<uint32_t>(values[j]) & 0x7fffffff;
+    }
+    int32_t scale = chunk_scale(keys, kept);
+    if (scale > kTopScaleMax) return COV_SPARSE_MAGNITUDE_TOO_LARGE;
+    if (scale < -kTopScaleMax) scale = kNoScale;
+    scales_[plan.first_chunk + chunk] = scale;
+    if (scale != kNoScale && format_.mode == 2) {
+      for (int32_t j = 0; j < kept; ++j) ++counts[level_bin(keys[j], scale)];
+    }
+    return 0;
+  }
+
+  void choose_levels(TensorPlan& plan, LevelHistogram& histogram) {
     const int32_t* const scales = scales_.data() + plan.first_chunk;
     for (uint64_t chunk = 0; chunk < plan.chunks; ++chunk)
       plan.top_scale = std::max(plan.top_scale, scales[chunk]);
@@ -106,16 +160,15 @@ class Compressor {
     if (plan.top_scale == kNoScale) return;
     store_u16(header, static_cast<uint16_t>(plan.top_scale));
     if (format_.mode != 2) return;
-    LevelHistogram histogram{};
+    // Chunks too far below the top to be sent were counted before the top was known.
     for (uint64_t chunk = 0; chunk < plan.chunks; ++chunk) {
-      if (scale_code(plan, scales[chunk]) == 0) continue;
+      if (scales[chunk] == kNoScale || scale_code(plan, scales[chunk]) > 0) continue;
       const int32_t kept =
           kept_count(chunk_length(plan.info->length, chunk), format_.keep_per_chunk);
       const float* const values =
           values_.data() + plan.first_kept + chunk * static_cast<uint64_t>(full_.kept);
-      for (int32_t j = 0; j < kept; ++j) {
-        count_magnitude(histogram, std::bit_cast<uint32_t>(values[j]) & 0x7fffffff, scales[chunk]);
-      }
+      for (int32_t j = 0; j < kept; ++j)
+        --histogram[level_bin(std::bit_cast<uint32_t>(values[j]) & 0x7fffffff, scales[chunk])];
     }
     plan.levels = best_levels(histogram);
     header[2] = static_cast<uint8_t>(kLevelBias - plan.levels.low);
@@ -125,7 +178,17 @@ class Compressor {
   // Writes the chunks and takes what is sent out of the error feedback.
   void encode(const Task& task) {
     const TensorPlan& plan = plans_[static_cast<size_t>(task.tensor)];
+    // All gathering tasks of the tensor come before this one in the order of the pool, so whoever
+    // is still at it is a running thread.
+    const TensorProgress& progress = progress_[static_cast<size_t>(task.tensor)];
+    while (!progress.ready.load(std::memory_order_acquire)) {
+      if (fault_.load(std::memory_order_relaxed) >> 32 <= static_cast<uint64_t>(task.tensor))
+        return;
+      std::this_thread::yield();
+    }
+    fetch(plan, task.first);
     for (uint64_t chunk = task.first; chunk < task.end; ++chunk) {
+      if (chunk + 1 < task.end) fetch(plan, chunk + 1);
       const int32_t scale = scales_[plan.first_chunk + chunk];
       const int32_t code = scale_code(plan, scale);
       if (code == 0) continue;
@@ -133,13 +196,19 @@ class Compressor {
       const uint64_t first = plan.first_kept + chunk * static_cast<uint64_t>(full_.kept);
       uint8_t* const bytes = body_ + plan.body_at + tensor_header_bytes(format_) +
                              chunk * static_cast<uint64_t>(full_.bytes());
-      const uint16_t* const indices = indices_.data() + first;
-      const float* const values = values_.data() + first;
-      float sent[COV_SPARSE_CHUNK];
-      write_chunk(bytes, layout, format_.mode, code, scale, plan.levels, indices, values, sent);
-      float* const e = source_.error_feedback + plan.info->offset + chunk * COV_SPARSE_CHUNK;
-      for (int32_t j = 0; j < layout.kept; ++j) e[indices[j]] = values[j] - sent[j];
+      write_chunk(bytes, layout, format_.mode, code, scale, plan.levels, indices_.data() + first,
+                  values_.data() + first,
+                  source_.error_feedback + plan.info->offset + chunk * COV_SPARSE_CHUNK);
     }
+  }
+
+  // Asks for the places of a chunk's error feedback that will be written.
+  void fetch(const TensorPlan& plan, uint64_t chunk) const {
+    const int32_t kept = kept_count(chunk_length(plan.info->length, chunk), format_.keep_per_chunk);
+    const uint16_t* const indices =
+        indices_.data() + plan.first_kept + chunk * static_cast<uint64_t>(full_.kept);
+    const float* const e = source_.error_feedback + plan.info->offset + chunk * COV_SPARSE_CHUNK;
+    for (int32_t j = 0; j < std::min(kept, 256); ++j) __builtin_prefetch(e + indices[j], 1);
   }
 
   static int32_t scale_code(const TensorPlan& plan, int32_t scale) {
@@ -169,12 +238,14 @@ class Compressor {
   const cov_sparse_format format_;
   const ChunkLayout full_;
   uint8_t* const body_;
-  const AccumulateFunction accumulate_ = accumulate_function();
+  const GatherFunction gather_ = sparse_path().gather;
   std::vector<TensorPlan> plans_;
+  std::vector<TensorProgress> progress_;
   std::vector<Task> tasks_;
   std::vector<int32_t> scales_;  // per chunk
   std::vector<uint16_t> indices_;
   std::vector<float> values_;
+  std::mutex histograms_;
   std::atomic<uint64_t> fault_{UINT64_MAX};
 };
 
@@ -218,7 +289,7 @@ cov_status cov_sparse_compress(const cov_sparse_source* source, const cov_tensor
   store_u32(body + 8, static_cast<uint32_t>(tensor_count));
   try {
     Compressor compressor(*source, tensors, tensor_count, format, body);
-    covenant::ThreadPool pool(std::max(1, threads));
+    covenant::ThreadPool pool(threads > 0 ? threads : cov_default_threads());
     return compressor.run(pool);
   } catch (const std::bad_alloc&) {
     return cov_error(COV_OUT_OF_MEMORY, "no memory for the values to keep");

@@ -39,10 +39,21 @@ int32_t sixteenths(uint32_t mantissa) {
   return count;
 }
 
+// Borders at or below each multiple of 2^17: neighbouring borders are further apart than that, so
+// one comparison decides the rest.
+constexpr std::array<uint8_t, 64> borders_below() {
+  std::array<uint8_t, 64> below{};
+  for (uint32_t i = 0; i < 64; ++i) {
+    for (const uint32_t border : kBorder32) below[i] += border <= (0x800000 + (i << 17));
+  }
+  return below;
+}
+constexpr std::array<uint8_t, 64> kBordersBelow = borders_below();
+
 // round(32·log2(mantissa / 2^23))
 int32_t thirty_seconds(uint32_t mantissa) {
-  return static_cast<int32_t>(std::upper_bound(kBorder32.begin(), kBorder32.end(), mantissa) -
-                              kBorder32.begin());
+  const uint32_t below = kBordersBelow[mantissa >> 17 & 63];
+  return static_cast<int32_t>(below + (below < 32 && mantissa >= kBorder32[below]));
 }
 
 // round(32·log2(x)) of a positive normal double.
@@ -71,13 +82,12 @@ int32_t chunk_scale(const uint32_t* keys, int32_t m) {
   return 16 * (mean.exponent + 23 - 28 + exponent - 150) + sixteenths(mean.mantissa);
 }
 
-void count_magnitude(LevelHistogram& histogram, uint32_t key, int32_t scale) {
-  int32_t position = -256;
-  if (key != 0) {
-    const Decomposed value = decompose_key(key);
-    position = 32 * (value.exponent + 23) + thirty_seconds(value.mantissa) - 2 * scale;
-  }
-  ++histogram[static_cast<size_t>(std::clamp(position, -256, 255) + 256)];
+size_t level_bin(uint32_t key, int32_t scale) {
+  if (key == 0) return 0;
+  const Decomposed value = decompose_key(key);
+  const int32_t position =
+      32 * (value.exponent + 23) + thirty_seconds(value.mantissa) - 2 * scale;
+  return static_cast<size_t>(std::clamp(position, -256, 255) + 256);
 }
 
 Levels best_levels(const LevelHistogram& histogram) {

@@ -3,6 +3,7 @@
 
 #include <array>
 #include <bit>
+#include <cstddef>
 #include <cstdint>
 
 namespace covenant::sparse {
@@ -42,10 +43,11 @@ int32_t chunk_scale(const uint32_t* keys, int32_t m);
 
 // Counts of |v| / 2^(L/16) by position in 1/32 octave, -256 to 255 and everything beyond in the
 // last bins.
-using LevelHistogram = std::array<int64_t, 512>;
+constexpr size_t kLevelBins = 512;
+using LevelHistogram = std::array<int64_t, kLevelBins>;
 
-// Adds one magnitude (fp32 bits without sign) of a chunk with scale L.
-void count_magnitude(LevelHistogram& histogram, uint32_t key, int32_t scale);
+// The bin of one magnitude (fp32 bits without sign) of a chunk with scale L.
+size_t level_bin(uint32_t key, int32_t scale);
 
 // The two levels of least squared error for a histogram.
 Levels best_levels(const LevelHistogram& histogram);

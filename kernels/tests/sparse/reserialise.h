@@ -29,10 +29,10 @@ inline std::vector<uint8_t> reserialise(const std::vector<uint8_t>& body,
       if (chunk.kept == 0) continue;
       sends = true;
       const int32_t code = body[chunk_start];
-      float sent[COV_SPARSE_CHUNK];
+      float rest[COV_SPARSE_CHUNK];
       write_chunk(&out[chunk_start], layout, format.mode, code,
                   header.top_scale - kScaleCodeMax + code, header.levels, chunk.indices,
-                  chunk.values, sent);
+                  chunk.values, rest);
     }
     if (sends && format.mode == 2) {
       out[at + 2] = static_cast<uint8_t>(kLevelBias - header.levels.low);

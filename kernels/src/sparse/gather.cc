@@ -1,4 +1,4 @@
-#include "sparse/select.h"
+#include "sparse/gather.h"
 
 #include <algorithm>
 #include <bit>
@@ -15,13 +15,7 @@ uint32_t key_of(float value) { return std::bit_cast<uint32_t>(value) & 0x7ffffff
 constexpr int kBinShift = 20;  // exponent and three bits of mantissa
 constexpr uint32_t kBins = 1u << (31 - kBinShift);
 
-}  // namespace
-
 void select_largest(const float* values, int32_t n, int32_t kept, uint16_t* indices) {
-  if (kept >= n) {
-    for (int32_t i = 0; i < n; ++i) indices[i] = static_cast<uint16_t>(i);
-    return;
-  }
   // The bin that holds the kept-th magnitude, then everything from it up: a little more than `kept`
   // candidates.
   uint16_t histogram[kBins] = {};
@@ -55,6 +49,25 @@ void select_largest(const float* values, int32_t n, int32_t kept, uint16_t* indi
     if (key == threshold && ties-- <= 0) continue;
     indices[out++] = candidates[c];
   }
+}
+
+}  // namespace
+
+uint32_t gather_portable(const float* base, const float* current, float beta, float* e, int32_t n,
+                         int32_t kept, uint32_t*, uint16_t* indices) {
+  uint32_t largest = 0;
+  for (int32_t i = 0; i < n; ++i) {
+    const float a = __builtin_fmaf(beta, e[i], base[i] - current[i]);
+    e[i] = a;
+    largest = std::max(largest, key_of(a));
+  }
+  if (largest >= 0x7f800000) return largest;
+  if (kept >= n) {
+    for (int32_t i = 0; i < n; ++i) indices[i] = static_cast<uint16_t>(i);
+    return largest;
+  }
+  select_largest(e, n, kept, indices);
+  return largest;
 }
 
 }  // namespace covenant::sparse

@@ -1,0 +1,153 @@
+// Top-k by thresholds: values at or above the hint are listed while they are made; the exact
+// threshold is found among them by bisection on their bits, counting by mask.
+//
+// No inline function from a header is used, because the linker could give its code to callers
+// without this instruction set.
+#include "sparse/gather.h"
+
+#if defined(__x86_64__)
+
+// GCC 12 takes the undefined source operand of some intrinsics for a mistake of the caller.
+#pragma GCC diagnostic ignored "-Wuninitialized"
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#include <immintrin.h>
+
+namespace covenant::sparse {
+namespace {
+
+constexpr int32_t kChunk = 4096;
+constexpr int32_t kAhead = 2048;          // floats to fetch ahead, across the ends of pages and chunks
+constexpr uint32_t kHintMargin = 1 << 20;  // an eighth of an octave: about twice as many candidates
+
+// Indices whose key is at least floor, ascending; returns their number.
+int32_t list_at_least(const float* e, int32_t n, uint32_t floor, uint32_t* list) {
+  const __m512i sign = _mm512_set1_epi32(0x7fffffff);
+  const __m512i bound = _mm512_set1_epi32(static_cast<int32_t>(floor));
+  __m512i index = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+  int32_t count = 0;
+  for (int32_t i = 0; i < n; i += 16) {
+    const __mmask16 lanes =
+        n - i >= 16 ? __mmask16(0xffff) : static_cast<__mmask16>((1u << (n - i)) - 1);
+    const __m512i key =
+        _mm512_and_si512(_mm512_castps_si512(_mm512_maskz_loadu_ps(lanes, e + i)), sign);
+    const __mmask16 mask = _mm512_mask_cmpge_epu32_mask(lanes, key, bound);
+    _mm512_storeu_si512(list + count, _mm512_maskz_compress_epi32(mask, index));
+    count += __builtin_popcount(mask);
+    index = _mm512_add_epi32(index, _mm512_set1_epi32(16));
+  }
+  return count;
+}
+
+// Number of keys[0 .. vectors * 16) at or above floor.
+int32_t count_at_least(const uint32_t* keys, int32_t vectors, uint32_t floor) {
+  const __m512i bound = _mm512_set1_epi32(static_cast<int32_t>(floor));
+  int32_t count = 0;
+  for (int32_t v = 0; v < vectors; ++v) {
+    count += __builtin_popcount(
+        _mm512_cmpge_epu32_mask(_mm512_loadu_si512(keys + 16 * v), bound));
+  }
+  return count;
+}
+
+// Of the candidates those with a key above threshold, and the first `ties` of those equal to it.
+void emit(const uint32_t* list, const uint32_t* keys, int32_t vectors, uint32_t threshold,
+          uint32_t ties, uint16_t* indices) {
+  const __m512i bound = _mm512_set1_epi32(static_cast<int32_t>(threshold));
+  for (int32_t v = 0; v < vectors; ++v) {
+    const __m512i key = _mm512_loadu_si512(keys + 16 * v);
+    const uint32_t above = _mm512_cmpgt_epu32_mask(key, bound);
+    const uint32_t equal = _mm512_cmpeq_epu32_mask(key, bound);
+    const uint32_t here = static_cast<uint32_t>(__builtin_popcount(equal));
+    const uint32_t take = here < ties ? here : ties;
+    ties -= take;
+    const auto mask = static_cast<__mmask16>(above | _pdep_u32((1u << take) - 1, equal));
+    const __m512i chosen =
+        _mm512_maskz_compress_epi32(mask, _mm512_loadu_si512(list + 16 * v));
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(indices), _mm512_cvtepi32_epi16(chosen));
+    indices += __builtin_popcount(mask);
+  }
+}
+
+}  // namespace
+
+uint32_t gather_avx512(const float* base, const float* current, float beta, float* e, int32_t n,
+                       int32_t kept, uint32_t* hint, uint16_t* indices) {
+  alignas(64) uint32_t list[kChunk + 16];
+  const __m512 decay = _mm512_set1_ps(beta);
+  const __m512i sign = _mm512_set1_epi32(0x7fffffff);
+  const __m512i bound = _mm512_set1_epi32(static_cast<int32_t>(*hint));
+  __m512i index = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+  __m512i most = _mm512_setzero_si512();
+  int32_t count = 0;
+  int32_t i = 0;
+  for (; i + 16 <= n; i += 16) {
+    _mm_prefetch(reinterpret_cast<const char*>(base + i + kAhead), _MM_HINT_T0);
+    _mm_prefetch(reinterpret_cast<const char*>(current + i + kAhead), _MM_HINT_T0);
+    _mm_prefetch(reinterpret_cast<const char*>(e + i + kAhead), _MM_HINT_T0);
+    const __m512 step = _mm512_sub_ps(_mm512_loadu_ps(base + i), _mm512_loadu_ps(current + i));
+    const __m512 a = _mm512_fmadd_ps(decay, _mm512_loadu_ps(e + i), step);
+    _mm512_storeu_ps(e + i, a);
+    const __m512i key = _mm512_and_si512(_mm512_castps_si512(a), sign);
+    most = _mm512_max_epu32(most, key);
+    const __mmask16 mask = _mm512_cmpge_epu32_mask(key, bound);
+    _mm512_storeu_si512(list + count, _mm512_maskz_compress_epi32(mask, index));
+    count += __builtin_popcount(mask);
+    index = _mm512_add_epi32(index, _mm512_set1_epi32(16));
+  }
+  if (i < n) {
+    const auto lanes = static_cast<__mmask16>((1u << (n - i)) - 1);
+    const __m512 step = _mm512_sub_ps(_mm512_maskz_loadu_ps(lanes, base + i),
+                                      _mm512_maskz_loadu_ps(lanes, current + i));
+    const __m512 a = _mm512_fmadd_ps(decay, _mm512_maskz_loadu_ps(lanes, e + i), step);
+    _mm512_mask_storeu_ps(e + i, lanes, a);
+    const __m512i key = _mm512_maskz_and_epi32(lanes, _mm512_castps_si512(a), sign);
+    most = _mm512_max_epu32(most, key);
+    const __mmask16 mask = _mm512_mask_cmpge_epu32_mask(lanes, key, bound);
+    _mm512_storeu_si512(list + count, _mm512_maskz_compress_epi32(mask, index));
+    count += __builtin_popcount(mask);
+  }
+  const uint32_t largest = _mm512_reduce_max_epu32(most);
+  if (largest >= 0x7f800000) return largest;
+  if (kept >= n) {
+    for (int32_t j = 0; j < n; ++j) indices[j] = static_cast<uint16_t>(j);
+    return largest;
+  }
+
+  uint32_t low = *hint;  // at least `kept` keys are at or above it
+  for (uint32_t step = 1u << 21; count < kept; step <<= 2) {
+    low = low > step ? low - step : 0;
+    count = list_at_least(e, n, low, list);
+  }
+  alignas(64) uint32_t keys[kChunk + 16];
+  for (int32_t c = 0; c < count; ++c)
+    keys[c] = static_cast<uint32_t>(_mm_cvtsi128_si32(_mm_castps_si128(_mm_load_ss(e + list[c])))) &
+              0x7fffffff;
+  const int32_t vectors = (count + 15) / 16;
+  for (int32_t c = count; c < vectors * 16; ++c) keys[c] = 0;
+  // A padding key is 0, so it is counted only for threshold 0, where all n values count.
+  uint32_t high = largest + 1;  // fewer than `kept` keys are at or above it
+  int32_t at_high = 0;
+  bool exact = count == kept;
+  while (!exact && high - low > 1) {
+    const uint32_t middle = low + (high - low) / 2;
+    const int32_t above = count_at_least(keys, vectors, middle);
+    if (above < kept) {
+      high = middle;
+      at_high = above;
+    } else {
+      low = middle;
+      exact = above == kept;
+    }
+  }
+  if (exact) {
+    emit(list, keys, vectors, low - 1, 0, indices);
+  } else {
+    emit(list, keys, vectors, low, static_cast<uint32_t>(kept - at_high), indices);
+  }
+  *hint = low > kHintMargin ? low - kHintMargin : 0;
+  return largest;
+}
+
+}  // namespace covenant::sparse
+
+#endif

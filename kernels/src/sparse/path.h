@@ -1,0 +1,14 @@
+// The functions of the CPU path in use (cov_cpu_path), so that forcing a path forces this code too.
+#pragma once
+
+#include "sparse/gather.h"
+
+namespace covenant::sparse {
+
+struct SparsePath {
+  GatherFunction gather;
+};
+
+const SparsePath& sparse_path();
+
+}  // namespace covenant::sparse
