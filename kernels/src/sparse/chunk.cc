@@ -5,57 +5,18 @@
 
 namespace covenant::sparse {
 
-namespace {
-
-// Collects bit fields and writes them as whole bytes.
-class BitWriter {
- public:
-  explicit BitWriter(uint8_t* at) : at_(at) {}
-  void put(uint32_t value, int width) {
-    held_ |= static_cast<uint64_t>(value) << count_;
-    count_ += width;
-    if (count_ >= 32) {
-      store_u32(at_, static_cast<uint32_t>(held_));
-      at_ += 4;
-      held_ >>= 32;
-      count_ -= 32;
-    }
-  }
-  void finish() {
-    for (; count_ > 0; count_ -= 8, held_ >>= 8) *at_++ = static_cast<uint8_t>(held_);
-  }
-
- private:
-  uint8_t* at_;
-  uint64_t held_ = 0;
-  int count_ = 0;
-};
-
-}  // namespace
-
-void write_chunk(uint8_t* bytes, const ChunkLayout& layout, int32_t mode, int32_t scale_code,
+void write_chunk(const SparsePath& path, uint8_t* bytes, const ChunkLayout& layout, int32_t mode, int32_t scale_code,
                  int32_t scale, Levels levels, const uint16_t* indices, const float* values,
                  float* e) {
   uint8_t* const low = bytes + 1;
   uint8_t* const upper = low + layout.low_bytes;
-  BitWriter low_bits(low);
-  BitWriter codes(upper + layout.upper_bytes);
   const float low_value = power(2 * scale + levels.low);
   const float high_value = power(2 * scale + levels.high);
   const float middle = levels.low == levels.high ? INFINITY : (low_value + high_value) * 0.5f;
   bytes[0] = static_cast<uint8_t>(scale_code);
-  for (int32_t j = 0; j < layout.kept; ++j) {
-    const uint32_t index = indices[j];
-    const uint32_t sign = std::bit_cast<uint32_t>(values[j]) >> 31;
-    const uint32_t high = std::fabs(values[j]) > middle;
-    low_bits.put(index & 63, kLowBits);
-    set_bit(upper, (index >> 6) + static_cast<uint32_t>(j));
-    codes.put(mode == 2 ? sign | high << 1 : sign, mode);
-    const uint32_t magnitude = std::bit_cast<uint32_t>(high ? high_value : low_value);
-    e[index] = values[j] - std::bit_cast<float>(magnitude | sign << 31);
-  }
-  low_bits.finish();
-  codes.finish();
+  const EncodeFunction encode = layout.kept == 64 ? path.encode64 : encode_portable;
+  encode({low, upper, upper + layout.upper_bytes}, layout.kept, mode,
+         {low_value, high_value, middle}, indices, values, e);
 }
 
 namespace {

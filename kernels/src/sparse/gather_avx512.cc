@@ -16,24 +16,41 @@ namespace covenant::sparse {
 namespace {
 
 constexpr int32_t kChunk = 4096;
-constexpr int32_t kAhead = 2048;          // floats to fetch ahead, across the ends of pages and chunks
+constexpr int32_t kAhead = 128;            // floats of the next chunk to fetch during selection
 constexpr uint32_t kHintMargin = 1 << 20;  // an eighth of an octave: about twice as many candidates
 
-// Indices whose key is at least floor, ascending; returns their number.
-int32_t list_at_least(const float* e, int32_t n, uint32_t floor, uint32_t* list) {
+// Bit i of the masks says whether the key of e[i] is at least floor.
+void mark_at_least(const float* e, int32_t n, uint32_t floor, uint16_t* masks) {
   const __m512i sign = _mm512_set1_epi32(0x7fffffff);
   const __m512i bound = _mm512_set1_epi32(static_cast<int32_t>(floor));
-  __m512i index = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
-  int32_t count = 0;
   for (int32_t i = 0; i < n; i += 16) {
     const __mmask16 lanes =
         n - i >= 16 ? __mmask16(0xffff) : static_cast<__mmask16>((1u << (n - i)) - 1);
     const __m512i key =
         _mm512_and_si512(_mm512_castps_si512(_mm512_maskz_loadu_ps(lanes, e + i)), sign);
-    const __mmask16 mask = _mm512_mask_cmpge_epu32_mask(lanes, key, bound);
-    _mm512_storeu_si512(list + count, _mm512_maskz_compress_epi32(mask, index));
-    count += __builtin_popcount(mask);
-    index = _mm512_add_epi32(index, _mm512_set1_epi32(16));
+    masks[i / 16] = _mm512_mask_cmpge_epu32_mask(lanes, key, bound);
+  }
+}
+
+// The marked indices, ascending, and their keys; returns their number.
+int32_t list_marked(const float* e, int32_t n, const uint16_t* masks, uint32_t* list,
+                    uint32_t* keys) {
+  int32_t count = 0;
+  for (int32_t word = 0; word < (n + 63) / 64; ++word) {
+    uint64_t mask;
+    __builtin_memcpy(&mask, masks + 4 * word, sizeof mask);
+    const int32_t here = static_cast<int32_t>(__builtin_popcountll(mask));
+    // Few words mark more than four, and taking four always costs less than guessing how many.
+    for (int32_t c = 0; c < 4; ++c, mask &= mask - 1)
+      list[count + c] = static_cast<uint32_t>(64 * word) + static_cast<uint32_t>(_tzcnt_u64(mask));
+    for (int32_t c = 4; c < here; ++c, mask &= mask - 1)
+      list[count + c] = static_cast<uint32_t>(64 * word) + static_cast<uint32_t>(_tzcnt_u64(mask));
+    count += here;
+  }
+  for (int32_t c = 0; c < count; ++c) {
+    uint32_t bits;
+    __builtin_memcpy(&bits, e + list[c], sizeof bits);
+    keys[c] = bits & 0x7fffffff;
   }
   return count;
 }
@@ -72,27 +89,17 @@ void emit(const uint32_t* list, const uint32_t* keys, int32_t vectors, uint32_t 
 
 uint32_t gather_avx512(const float* base, const float* current, float beta, float* e, int32_t n,
                        int32_t kept, uint32_t* hint, uint16_t* indices) {
-  alignas(64) uint32_t list[kChunk + 16];
+  alignas(64) uint16_t masks[kChunk / 16] = {};
   const __m512 decay = _mm512_set1_ps(beta);
   const __m512i sign = _mm512_set1_epi32(0x7fffffff);
   const __m512i bound = _mm512_set1_epi32(static_cast<int32_t>(*hint));
-  __m512i index = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
-  __m512i most = _mm512_setzero_si512();
-  int32_t count = 0;
   int32_t i = 0;
   for (; i + 16 <= n; i += 16) {
-    _mm_prefetch(reinterpret_cast<const char*>(base + i + kAhead), _MM_HINT_T0);
-    _mm_prefetch(reinterpret_cast<const char*>(current + i + kAhead), _MM_HINT_T0);
-    _mm_prefetch(reinterpret_cast<const char*>(e + i + kAhead), _MM_HINT_T0);
     const __m512 step = _mm512_sub_ps(_mm512_loadu_ps(base + i), _mm512_loadu_ps(current + i));
     const __m512 a = _mm512_fmadd_ps(decay, _mm512_loadu_ps(e + i), step);
     _mm512_storeu_ps(e + i, a);
     const __m512i key = _mm512_and_si512(_mm512_castps_si512(a), sign);
-    most = _mm512_max_epu32(most, key);
-    const __mmask16 mask = _mm512_cmpge_epu32_mask(key, bound);
-    _mm512_storeu_si512(list + count, _mm512_maskz_compress_epi32(mask, index));
-    count += __builtin_popcount(mask);
-    index = _mm512_add_epi32(index, _mm512_set1_epi32(16));
+    masks[i / 16] = _mm512_cmpge_epu32_mask(key, bound);
   }
   if (i < n) {
     const auto lanes = static_cast<__mmask16>((1u << (n - i)) - 1);
@@ -100,43 +107,55 @@ uint32_t gather_avx512(const float* base, const float* current, float beta, floa
                                       _mm512_maskz_loadu_ps(lanes, current + i));
     const __m512 a = _mm512_fmadd_ps(decay, _mm512_maskz_loadu_ps(lanes, e + i), step);
     _mm512_mask_storeu_ps(e + i, lanes, a);
-    const __m512i key = _mm512_maskz_and_epi32(lanes, _mm512_castps_si512(a), sign);
-    most = _mm512_max_epu32(most, key);
-    const __mmask16 mask = _mm512_mask_cmpge_epu32_mask(lanes, key, bound);
-    _mm512_storeu_si512(list + count, _mm512_maskz_compress_epi32(mask, index));
-    count += __builtin_popcount(mask);
+    const __m512i key = _mm512_and_si512(_mm512_castps_si512(a), sign);
+    masks[i / 16] = _mm512_mask_cmpge_epu32_mask(lanes, key, bound);
   }
+
+  // The processor follows the streams by itself, but not while nothing reads them.
+  for (int32_t next = n; next < n + kAhead; next += 16) {
+    _mm_prefetch(reinterpret_cast<const char*>(base + next), _MM_HINT_T0);
+    _mm_prefetch(reinterpret_cast<const char*>(current + next), _MM_HINT_T0);
+    _mm_prefetch(reinterpret_cast<const char*>(e + next), _MM_HINT_T0);
+  }
+
+  // Whatever is not finite is above every threshold, so the largest value is among those marked.
+  alignas(64) uint32_t list[kChunk + 16];
+  alignas(64) uint32_t keys[kChunk + 16];
+  uint32_t low = *hint;  // in the end at least `kept` keys are at or above it
+  int32_t count = list_marked(e, n, masks, list, keys);
+  for (uint32_t step = 1u << 21; count < kept; step <<= 2) {
+    low = low > step ? low - step : 0;
+    mark_at_least(e, n, low, masks);
+    count = list_marked(e, n, masks, list, keys);
+  }
+  const int32_t vectors = (count + 15) / 16;
+  // A padding key is 0, so it is counted only for threshold 0, where all n values count.
+  for (int32_t c = count; c < vectors * 16; ++c) keys[c] = 0;
+  __m512i most = _mm512_setzero_si512();
+  for (int32_t v = 0; v < vectors; ++v)
+    most = _mm512_max_epu32(most, _mm512_load_si512(keys + 16 * v));
   const uint32_t largest = _mm512_reduce_max_epu32(most);
   if (largest >= 0x7f800000) return largest;
   if (kept >= n) {
     for (int32_t j = 0; j < n; ++j) indices[j] = static_cast<uint16_t>(j);
     return largest;
   }
-
-  uint32_t low = *hint;  // at least `kept` keys are at or above it
-  for (uint32_t step = 1u << 21; count < kept; step <<= 2) {
-    low = low > step ? low - step : 0;
-    count = list_at_least(e, n, low, list);
-  }
-  alignas(64) uint32_t keys[kChunk + 16];
-  for (int32_t c = 0; c < count; ++c)
-    keys[c] = static_cast<uint32_t>(_mm_cvtsi128_si32(_mm_castps_si128(_mm_load_ss(e + list[c])))) &
-              0x7fffffff;
-  const int32_t vectors = (count + 15) / 16;
-  for (int32_t c = count; c < vectors * 16; ++c) keys[c] = 0;
-  // A padding key is 0, so it is counted only for threshold 0, where all n values count.
   uint32_t high = largest + 1;  // fewer than `kept` keys are at or above it
   int32_t at_high = 0;
   bool exact = count == kept;
-  while (!exact && high - low > 1) {
-    const uint32_t middle = low + (high - low) / 2;
+  // The threshold is likely near that of the call before, so the bracket grows from there.
+  uint32_t middle = *hint + kHintMargin;
+  for (uint32_t step = 1u << 17; !exact && high - low > 1; step <<= 1) {
+    if (middle <= low || middle >= high) middle = low + (high - low) / 2;
     const int32_t above = count_at_least(keys, vectors, middle);
     if (above < kept) {
       high = middle;
       at_high = above;
+      middle = step < high ? high - step : 0;
     } else {
       low = middle;
       exact = above == kept;
+      middle = low + step;
     }
   }
   if (exact) {

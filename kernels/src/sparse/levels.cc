@@ -32,11 +32,13 @@ Decomposed decompose_key(uint32_t key) {
   return {subnormal.mantissa, subnormal.exponent - 149};
 }
 
-// round(16·log2(mantissa / 2^23))
+// round(16·log2(mantissa / 2^23)): how many odd entries of kOctave32 are not above it.
 int32_t sixteenths(uint32_t mantissa) {
   int32_t count = 0;
-  for (size_t i = 1; i < kOctave32.size(); i += 2) count += mantissa >= kOctave32[i];
-  return count;
+  for (int32_t step = 8; step > 0; step /= 2) {
+    if (mantissa >= kOctave32[static_cast<size_t>(2 * (count + step) - 1)]) count += step;
+  }
+  return count + (count == 15 && mantissa >= kOctave32[31]);
 }
 
 // Borders at or below each multiple of 2^17: neighbouring borders are further apart than that, so
@@ -65,29 +67,17 @@ int32_t log32(double x) {
 
 }  // namespace
 
-int32_t chunk_scale(const uint32_t* keys, int32_t m) {
-  const uint32_t largest = *std::max_element(keys, keys + m);
-  if (largest == 0) return kNoScale;
-  // Subnormals have the exponent of the smallest normals and no leading one.
-  const int32_t exponent = std::max(1, static_cast<int32_t>(largest >> 23));
-  uint64_t sum = 0;
-  for (int32_t j = 0; j < m; ++j) {
-    const int32_t own = static_cast<int32_t>(keys[j] >> 23);
-    const uint32_t mantissa = (keys[j] & 0x7fffff) | (own > 0 ? 0x800000u : 0u);
-    const int32_t shift = exponent - std::max(1, own);
-    if (shift < 24) sum += mantissa >> shift;
-  }
-  // The sum is below 2^36 and not zero, so the quotient has 16 to 52 bits.
+int32_t mean_scale(uint32_t exponent, uint64_t sum, int32_t m) {
+  // The quotient has 16 to 52 bits.
   const Decomposed mean = decompose((sum << 28) / static_cast<uint64_t>(m));
-  return 16 * (mean.exponent + 23 - 28 + exponent - 150) + sixteenths(mean.mantissa);
+  return 16 * (mean.exponent + 23 - 28 + static_cast<int32_t>(exponent) - 150) +
+         sixteenths(mean.mantissa);
 }
 
-size_t level_bin(uint32_t key, int32_t scale) {
-  if (key == 0) return 0;
+int16_t log32_position(uint32_t key) {
+  if (key == 0) return INT16_MIN;
   const Decomposed value = decompose_key(key);
-  const int32_t position =
-      32 * (value.exponent + 23) + thirty_seconds(value.mantissa) - 2 * scale;
-  return static_cast<size_t>(std::clamp(position, -256, 255) + 256);
+  return static_cast<int16_t>(32 * (value.exponent + 23) + thirty_seconds(value.mantissa));
 }
 
 Levels best_levels(const LevelHistogram& histogram) {

@@ -1,12 +1,15 @@
 // The functions of the CPU path in use (cov_cpu_path), so that forcing a path forces this code too.
 #pragma once
 
+#include "sparse/encode.h"
 #include "sparse/gather.h"
 
 namespace covenant::sparse {
 
 struct SparsePath {
   GatherFunction gather;
+  MeasureFunction measure;
+  EncodeFunction encode64;  // of chunks that keep 64 values
 };
 
 const SparsePath& sparse_path();

@@ -30,7 +30,7 @@ inline std::vector<uint8_t> reserialise(const std::vector<uint8_t>& body,
       sends = true;
       const int32_t code = body[chunk_start];
       float rest[COV_SPARSE_CHUNK];
-      write_chunk(&out[chunk_start], layout, format.mode, code,
+      write_chunk(sparse_path(), &out[chunk_start], layout, format.mode, code,
                   header.top_scale - kScaleCodeMax + code, header.levels, chunk.indices,
                   chunk.values, rest);
     }
