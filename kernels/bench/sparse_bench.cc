@@ -93,7 +93,7 @@ void bench_compress(const Options& options, const std::string& path) {
       double best = 1e9;
       std::vector<double> ratios;
       for (int round = 0; round < (options.quick ? 2 : 5); ++round) {
-        const double here = memory_gbps(threads, {.quick = true});
+        const double here = memory_gbps(threads, options);
         const double time = best_s(0.1, [&] { model.compress(format, threads); });
         limit = std::max(limit, here);
         best = std::min(best, time);

@@ -44,9 +44,12 @@
 //     largest, as integers.
 //   Top scale = largest L of the tensor; a chunk more than 254 below it, or below -1600, sends
 //     nothing.
-//   Levels: the two-level quantiser with the least squared error (Lloyd-Max) for all kept
-//     |a| / 2^(L/16) of the tensor, found exactly on a histogram of 512 bins of 1/32 octave (fp64
-//     sums in ascending order) and rounded to 1/32 octave.
+//   Levels: the two-level quantiser with the least squared error (Lloyd-Max) for the kept
+//     |a| / 2^(L/16) of a sample of the tensor's chunks, found exactly on a histogram of 512 bins of
+//     1/32 octave (fp64 sums in ascending order) and rounded to 1/32 octave. In the sample are
+//     chunks 0, s, 2s, ... with s = max(1, floor(chunks / 32)), without those more than 254 below
+//     the largest L among them; both levels are 0 when it is empty. So all other chunks are
+//     compressed in one pass over memory.
 //   A value is high if |a| > (low level + high level) / 2 of its chunk.
 //   e = a - value where a value is sent, else a.
 #ifndef COVENANT_SPARSE_H

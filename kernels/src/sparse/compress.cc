@@ -1,8 +1,7 @@
-// Compressing works tensor by tensor: a pass over memory that forms the values, picks the largest
-// and counts them by size (gather), then, when the last chunk of the tensor is counted, its levels,
-// and a second look at the chosen values alone that writes the chunks (encode). Encoding one tensor
-// goes along with the pass over the next: what it reads and writes at scattered places arrives
-// meanwhile.
+// Compressing is one pass over memory: a chunk is formed, its largest values are picked, written to
+// the body and taken out of the error feedback while it is in the first-level cache. Only what the
+// levels of a tensor are chosen from, a sample of its chunks, goes before; and its scale codes,
+// which are relative to the largest, are filled in last.
 #include <algorithm>
 #include <atomic>
 #include <bit>
@@ -10,13 +9,13 @@
 #include <cmath>
 #include <cstring>
 #include <memory>
-#include <mutex>
 #include <new>
 #include <thread>
 #include <vector>
 
 #include "core/thread_pool.h"
 #include "covenant/model.h"
+#include "sparse/body.h"
 #include "sparse/chunk.h"
 #include "sparse/gather.h"
 #include "sparse/layout.h"
@@ -26,42 +25,34 @@
 namespace covenant::sparse {
 namespace {
 
-// Chunks a task handles: 256 KiB of each of the three buffers.
 constexpr uint64_t kChunksPerTask = 16;
 
-// Where the pieces of a tensor lie in the body and in the list of kept values.
+// Where the pieces of a tensor lie in the body and in the list of kept values, and what its tasks
+// share.
 struct TensorPlan {
-  const cov_tensor_info* info;
-  uint64_t chunks;
-  uint64_t first_chunk;  // among the chunks of all tensors
-  uint64_t first_kept;
-  uint64_t body_at;
-  int32_t top_scale = kNoScale;
-  Levels levels;
-};
-
-// What the tasks of one tensor share.
-struct TensorProgress {
-  std::atomic<uint64_t> to_gather{0};  // tasks
-  std::atomic<uint32_t> hint{0};       // for the threshold of the next task
+  const cov_tensor_info* info = nullptr;
+  uint64_t chunks = 0;
+  uint64_t stride = 0;       // every stride-th chunk is in the sample; 0: none is
+  uint64_t first_chunk = 0;  // among the chunks of all tensors
+  uint64_t first_kept = 0;
+  uint64_t body_at = 0;
+  std::atomic<uint64_t> to_sample{0};  // tasks
+  std::atomic<uint64_t> to_write{0};   // tasks
   std::atomic<bool> ready{false};      // levels are chosen
+  std::atomic<uint32_t> hint{0};       // for the threshold of the next task
   LevelHistogram histogram{};
+  Levels levels;
+
+  bool sampled(uint64_t chunk) const { return stride > 0 && chunk % stride == 0; }
 };
 
-// Consecutive chunks of one tensor.
-struct Range {
-  int32_t tensor = -1;
-  uint64_t first = 0;
-  uint64_t end = 0;
-};
-
-// Encoding waits for the levels of its tensor. All gathering of that tensor is done by tasks some
-// way before this one, so that it hardly ever waits and always for a thread that is at work.
+// A sampling task takes the sampled chunks [first, end), a writing task the chunks [first, end).
 struct Task {
-  Range gather;
-  Range encode;
+  bool sample;
+  int32_t tensor;
+  uint64_t first;
+  uint64_t end;
 };
-constexpr size_t kEncodeLag = 6;  // tasks
 
 class Compressor {
  public:
@@ -71,188 +62,194 @@ class Compressor {
         format_(format),
         full_(COV_SPARSE_CHUNK, format),
         body_(body),
-        progress_(static_cast<size_t>(tensor_count)) {
+        plans_(static_cast<size_t>(tensor_count)) {
     uint64_t chunks = 0;
     uint64_t kept = 0;
     uint64_t body_at = kHeaderBytes;
     for (int32_t t = 0; t < tensor_count; ++t) {
-      const uint64_t own = chunk_count(tensors[t].length);
-      plans_.push_back({&tensors[t], own, chunks, kept, body_at, kNoScale, {}});
+      TensorPlan& plan = plans_[static_cast<size_t>(t)];
+      plan.info = &tensors[t];
+      plan.chunks = chunk_count(tensors[t].length);
+      plan.stride = format.mode == 2 ? sample_stride(plan.chunks) : 0;
+      plan.first_chunk = chunks;
+      plan.first_kept = kept;
+      plan.body_at = body_at;
+      plan.ready = plan.stride == 0;
       const TensorSize size = tensor_size(tensors[t].length, format);
-      chunks += own;
+      chunks += plan.chunks;
       kept += size.kept;
       body_at += size.bytes;
     }
-    plan_tasks();
+    // One tensor is sampled ahead of the one that is written, so that writing hardly ever waits.
+    for (int32_t t = 0; t <= tensor_count; ++t) {
+      if (t < tensor_count) add_tasks(t, true);
+      if (t > 0) add_tasks(t - 1, false);
+    }
     scales_ = std::make_unique_for_overwrite<int32_t[]>(chunks);
     indices_ = std::make_unique_for_overwrite<uint16_t[]>(kept);
+    values_ = std::make_unique_for_overwrite<float[]>(kept);
   }
 
   cov_status run(ThreadPool& pool) {
-    pool.run(static_cast<int64_t>(tasks_.size()),
-             [this](int64_t index) { run_task(tasks_[static_cast<size_t>(index)]); });
+    pool.run(static_cast<int64_t>(tasks_.size()), [this](int64_t index) {
+      const Task& task = tasks_[static_cast<size_t>(index)];
+      if (pointless(task.tensor)) return;
+      task.sample ? sample(task) : write(task);
+    });
     const uint64_t fault = fault_.load();
     return fault == UINT64_MAX ? cov_ok() : explain(fault);
   }
 
  private:
-  void plan_tasks() {
-    std::vector<Range> ranges;
-    std::vector<size_t> gathered;  // task that ends the gathering of the tensor of each range
-    for (size_t t = 0; t < plans_.size(); ++t) {
-      const size_t before = ranges.size();
-      for (uint64_t first = 0; first < plans_[t].chunks; first += kChunksPerTask) {
-        const uint64_t end = std::min(plans_[t].chunks, first + kChunksPerTask);
-        ranges.push_back({static_cast<int32_t>(t), first, end});
-      }
-      progress_[t].to_gather = ranges.size() - before;
-      gathered.resize(ranges.size(), ranges.size() - 1);
-    }
-    for (size_t gather = 0, encode = 0; encode < ranges.size(); ++gather) {
-      Task task;
-      if (gather < ranges.size()) task.gather = ranges[gather];
-      if (gathered[encode] + kEncodeLag <= gather) task.encode = ranges[encode++];
-      tasks_.push_back(task);
+  void add_tasks(int32_t tensor, bool sample) {
+    TensorPlan& plan = plans_[static_cast<size_t>(tensor)];
+    if (sample && plan.stride == 0) return;
+    const uint64_t chunks = sample ? (plan.chunks - 1) / plan.stride + 1 : plan.chunks;
+    for (uint64_t first = 0; first < chunks; first += kChunksPerTask) {
+      tasks_.push_back({sample, tensor, first, std::min(chunks, first + kChunksPerTask)});
+      ++(sample ? plan.to_sample : plan.to_write);
     }
   }
 
-  void run_task(const Task& task) {
-    const bool encodes = task.encode.tensor >= 0 && wait_for_levels(task.encode.tensor);
-    uint32_t counts[kLevelBins] = {};
-    uint32_t hint = 0;
-    int32_t fault = 0;
-    // A fault ends the work on later tensors; that on earlier ones may still find another.
-    const bool gathers =
-        task.gather.tensor >= 0 &&
-        fault_.load(std::memory_order_relaxed) >> 32 >= static_cast<uint64_t>(task.gather.tensor);
-    if (gathers) hint = progress_of(task.gather).hint.load(std::memory_order_relaxed);
-    const uint64_t steps = std::max(encodes ? task.encode.end - task.encode.first : 0,
-                                    gathers ? task.gather.end - task.gather.first : 0);
-    for (uint64_t step = 0; step < steps; ++step) {
-      const bool encodes_here = encodes && task.encode.first + step < task.encode.end;
-      const TensorPlan& earlier = plans_[static_cast<size_t>(encodes ? task.encode.tensor : 0)];
-      if (encodes_here) fetch(earlier, task.encode.first + step);
-      if (gathers && fault == 0 && task.gather.first + step < task.gather.end) {
-        fault = gather_chunk(plans_[static_cast<size_t>(task.gather.tensor)],
-                             task.gather.first + step, &hint, counts);
-      }
-      if (encodes_here) encode_chunk(earlier, task.encode.first + step);
+  // A fault ends the work on later tensors; that on earlier ones may still find another.
+  bool pointless(int32_t tensor) const {
+    return fault_.load(std::memory_order_relaxed) >> 32 < static_cast<uint64_t>(tensor);
+  }
+
+  void sample(const Task& task) {
+    TensorPlan& plan = plans_[static_cast<size_t>(task.tensor)];
+    uint32_t hint = plan.hint.load(std::memory_order_relaxed);
+    for (uint64_t at = task.first; at < task.end; ++at) gather_chunk(task.tensor, at * plan.stride, &hint);
+    plan.hint.store(hint, std::memory_order_relaxed);
+    if (plan.to_sample.fetch_sub(1, std::memory_order_acq_rel) == 1) {
+      choose_levels(plan);
+      plan.ready.store(true, std::memory_order_release);
     }
-    if (fault != 0) return report(task.gather.tensor, fault);
-    if (gathers) finish_gathering(task.gather.tensor, hint, counts);
   }
 
-  TensorProgress& progress_of(const Range& range) {
-    return progress_[static_cast<size_t>(range.tensor)];
-  }
-
-  // False after a fault, when nothing need be encoded.
-  bool wait_for_levels(int32_t tensor) {
-    while (!progress_[static_cast<size_t>(tensor)].ready.load(std::memory_order_acquire)) {
-      if (fault_.load(std::memory_order_relaxed) != UINT64_MAX) return false;
+  void write(const Task& task) {
+    TensorPlan& plan = plans_[static_cast<size_t>(task.tensor)];
+    // All sampling of the tensor comes before this in the order of the pool, so whoever is still at
+    // it is a running thread.
+    while (!plan.ready.load(std::memory_order_acquire)) {
+      if (pointless(task.tensor)) return;
       std::this_thread::yield();
     }
-    return true;
+    uint32_t hint = plan.hint.load(std::memory_order_relaxed);
+    if (plan.sampled(task.first)) fetch(plan, task.first);
+    for (uint64_t chunk = task.first; chunk < task.end; ++chunk) {
+      if (chunk + 1 < task.end && plan.sampled(chunk + 1)) fetch(plan, chunk + 1);
+      if (!plan.sampled(chunk)) gather_chunk(task.tensor, chunk, &hint);
+      encode_chunk(plan, chunk);
+    }
+    plan.hint.store(hint, std::memory_order_relaxed);
+    if (plan.to_write.fetch_sub(1, std::memory_order_acq_rel) == 1) finish(plan);
   }
 
-  void finish_gathering(int32_t tensor, uint32_t hint, const uint32_t* counts) {
-    TensorProgress& progress = progress_[static_cast<size_t>(tensor)];
-    progress.hint.store(hint, std::memory_order_relaxed);
-    if (format_.mode == 2) {
-      const std::lock_guard<std::mutex> lock(histograms_);
-      for (size_t bin = 0; bin < kLevelBins; ++bin) progress.histogram[bin] += counts[bin];
-    }
-    if (progress.to_gather.fetch_sub(1, std::memory_order_acq_rel) == 1) {
-      choose_levels(plans_[static_cast<size_t>(tensor)], progress.histogram);
-      progress.ready.store(true, std::memory_order_release);
-    }
-  }
-
-  // The pass over memory. Returns 0 or the code of what is wrong with the values.
-  int32_t gather_chunk(const TensorPlan& plan, uint64_t chunk, uint32_t* hint, uint32_t* counts) {
+  // Forms the values and picks the largest.
+  void gather_chunk(int32_t tensor, uint64_t chunk, uint32_t* hint) {
+    const TensorPlan& plan = plans_[static_cast<size_t>(tensor)];
     const int32_t n = chunk_length(plan.info->length, chunk);
     const int32_t kept = kept_count(n, format_.keep_per_chunk);
     const uint64_t at = plan.info->offset + chunk * COV_SPARSE_CHUNK;
     float* const a = source_.error_feedback + at;
+    int32_t& scale = scales_[plan.first_chunk + chunk];
+    scale = kNoScale;
     uint16_t indices[COV_SPARSE_CHUNK + kGatherIndexPadding];
     const uint32_t largest = path_.gather(source_.base + at, source_.current + at,
                                           source_.error_decay, a, n, kept, hint, indices);
-    if (largest >= 0x7f800000) return COV_SPARSE_NON_FINITE;
+    if (largest >= 0x7f800000) return report(tensor, COV_SPARSE_NON_FINITE);
     std::memcpy(indices_of(plan, chunk), indices, static_cast<size_t>(kept) * sizeof indices[0]);
-    float values[COV_SPARSE_CHUNK];
+    float* const values = values_of(plan, chunk);
     for (int32_t j = 0; j < kept; ++j) values[j] = a[indices[j]];
-    int16_t positions[COV_SPARSE_CHUNK];
-    const Measured measured = path_.measure(values, kept, positions);
-    int32_t scale = kNoScale;
-    if (measured.exponent > 0) scale = mean_scale(measured.exponent, measured.sum, kept);
-    if (scale > kTopScaleMax) return COV_SPARSE_MAGNITUDE_TOO_LARGE;
-    if (scale < -kTopScaleMax) scale = kNoScale;
-    scales_[plan.first_chunk + chunk] = scale;
-    if (scale != kNoScale && format_.mode == 2) {
-      for (int32_t j = 0; j < kept; ++j) ++counts[level_bin(positions[j], scale)];
-    }
-    return 0;
+    const Magnitude magnitude = path_.magnitude(values, kept);
+    if (magnitude.exponent == 0) return;
+    const int32_t own = mean_scale(magnitude.exponent, magnitude.sum, kept);
+    if (own > kTopScaleMax) return report(tensor, COV_SPARSE_MAGNITUDE_TOO_LARGE);
+    if (own >= -kTopScaleMax) scale = own;
   }
 
-  void choose_levels(TensorPlan& plan, LevelHistogram& histogram) {
+  void choose_levels(TensorPlan& plan) {
     const int32_t* const scales = scales_.get() + plan.first_chunk;
-    for (uint64_t chunk = 0; chunk < plan.chunks; ++chunk)
-      plan.top_scale = std::max(plan.top_scale, scales[chunk]);
-    uint8_t* const header = body_ + plan.body_at;
-    if (plan.top_scale == kNoScale) return;
-    store_u16(header, static_cast<uint16_t>(plan.top_scale));
-    if (format_.mode != 2) return;
-    // Chunks too far below the top to be sent were counted before the top was known.
-    for (uint64_t chunk = 0; chunk < plan.chunks; ++chunk) {
-      if (scales[chunk] == kNoScale || scale_code(plan, scales[chunk]) > 0) continue;
+    int32_t top = kNoScale;
+    for (uint64_t chunk = 0; chunk < plan.chunks; chunk += plan.stride)
+      top = std::max(top, scales[chunk]);
+    if (top == kNoScale) return;
+    for (uint64_t chunk = 0; chunk < plan.chunks; chunk += plan.stride) {
+      if (scale_code(top, scales[chunk]) == 0) continue;
       const int32_t kept =
           kept_count(chunk_length(plan.info->length, chunk), format_.keep_per_chunk);
-      const uint16_t* const indices = indices_of(plan, chunk);
-      const float* const a = feedback_of(plan, chunk);
+      const float* const values = values_of(plan, chunk);
       for (int32_t j = 0; j < kept; ++j) {
-        const uint32_t key = std::bit_cast<uint32_t>(a[indices[j]]) & 0x7fffffff;
-        --histogram[level_bin(log32_position(key), scales[chunk])];
+        const uint32_t key = std::bit_cast<uint32_t>(values[j]) & 0x7fffffff;
+        ++plan.histogram[level_bin(key, scales[chunk])];
       }
     }
-    plan.levels = best_levels(histogram);
-    header[2] = static_cast<uint8_t>(kLevelBias - plan.levels.low);
-    header[3] = static_cast<uint8_t>(plan.levels.high + kLevelBias);
+    plan.levels = best_levels(plan.histogram);
   }
 
-  // Writes the chunk and takes what is sent out of the error feedback.
+  // Writes all of the chunk but its scale code and takes what is sent out of the error feedback.
   void encode_chunk(const TensorPlan& plan, uint64_t chunk) {
     const int32_t scale = scales_[plan.first_chunk + chunk];
-    const int32_t code = scale_code(plan, scale);
-    if (code == 0) return;
+    if (scale == kNoScale) return;
     const ChunkLayout layout(chunk_length(plan.info->length, chunk), format_);
-    uint8_t* const bytes = body_ + plan.body_at + tensor_header_bytes(format_) +
-                           chunk * static_cast<uint64_t>(full_.bytes());
-    const uint16_t* const indices = indices_of(plan, chunk);
-    float* const e = feedback_of(plan, chunk);
-    float values[COV_SPARSE_CHUNK];
-    for (int32_t j = 0; j < layout.kept; ++j) values[j] = e[indices[j]];
-    write_chunk(path_, bytes, layout, format_.mode, code, scale, plan.levels, indices, values, e);
+    write_chunk(path_, bytes_of(plan, chunk), layout, format_.mode, 0, scale, plan.levels,
+                indices_of(plan, chunk), values_of(plan, chunk), feedback_of(plan, chunk));
   }
 
-  // Asks for the places of a chunk's error feedback that will be read and written.
+  // Tensor header and scale codes; a chunk too far below the largest takes back what it wrote.
+  void finish(const TensorPlan& plan) {
+    const int32_t* const scales = scales_.get() + plan.first_chunk;
+    const int32_t top = *std::max_element(scales, scales + plan.chunks);
+    if (top == kNoScale) return;
+    uint8_t* const header = body_ + plan.body_at;
+    store_u16(header, static_cast<uint16_t>(top));
+    if (format_.mode == 2) {
+      header[2] = static_cast<uint8_t>(kLevelBias - plan.levels.low);
+      header[3] = static_cast<uint8_t>(plan.levels.high + kLevelBias);
+    }
+    for (uint64_t chunk = 0; chunk < plan.chunks; ++chunk) {
+      const int32_t code = scale_code(top, scales[chunk]);
+      bytes_of(plan, chunk)[0] = static_cast<uint8_t>(code);
+      if (code > 0 || scales[chunk] == kNoScale) continue;
+      const ChunkLayout layout(chunk_length(plan.info->length, chunk), format_);
+      std::memset(bytes_of(plan, chunk), 0, static_cast<size_t>(layout.bytes()));
+      const uint16_t* const indices = indices_of(plan, chunk);
+      const float* const values = values_of(plan, chunk);
+      float* const e = feedback_of(plan, chunk);
+      for (int32_t j = 0; j < layout.kept; ++j) e[indices[j]] = values[j];
+    }
+  }
+
+  // Asks for the places of a sampled chunk's error feedback that will be written.
   void fetch(const TensorPlan& plan, uint64_t chunk) const {
     const int32_t kept = kept_count(chunk_length(plan.info->length, chunk), format_.keep_per_chunk);
     const uint16_t* const indices = indices_of(plan, chunk);
     const float* const e = feedback_of(plan, chunk);
+    if (scales_[plan.first_chunk + chunk] == kNoScale) return;
     for (int32_t j = 0; j < std::min(kept, 256); ++j) __builtin_prefetch(e + indices[j], 1);
+  }
+
+  uint8_t* bytes_of(const TensorPlan& plan, uint64_t chunk) const {
+    return body_ + plan.body_at + chunk_at(chunk, full_, format_);
   }
 
   uint16_t* indices_of(const TensorPlan& plan, uint64_t chunk) const {
     return indices_.get() + plan.first_kept + chunk * static_cast<uint64_t>(full_.kept);
   }
 
+  float* values_of(const TensorPlan& plan, uint64_t chunk) const {
+    return values_.get() + plan.first_kept + chunk * static_cast<uint64_t>(full_.kept);
+  }
+
   float* feedback_of(const TensorPlan& plan, uint64_t chunk) const {
     return source_.error_feedback + plan.info->offset + chunk * COV_SPARSE_CHUNK;
   }
 
-  static int32_t scale_code(const TensorPlan& plan, int32_t scale) {
+  // 0: the chunk sends nothing.
+  static int32_t scale_code(int32_t top, int32_t scale) {
     if (scale == kNoScale) return 0;
-    return std::max(0, kScaleCodeMax - (plan.top_scale - scale));
+    return std::max(0, kScaleCodeMax - (top - scale));
   }
 
   // Keeps the fault of the first tensor, so that the message does not depend on the threads.
@@ -279,11 +276,10 @@ class Compressor {
   uint8_t* const body_;
   const SparsePath& path_ = sparse_path();
   std::vector<TensorPlan> plans_;
-  std::vector<TensorProgress> progress_;
   std::vector<Task> tasks_;
   std::unique_ptr<int32_t[]> scales_;    // per chunk
   std::unique_ptr<uint16_t[]> indices_;  // of kept values
-  std::mutex histograms_;
+  std::unique_ptr<float[]> values_;      // kept, before anything is taken off
   std::atomic<uint64_t> fault_{UINT64_MAX};
 };
 

@@ -5,7 +5,6 @@
 #include <cmath>
 
 #include "sparse/layout.h"
-#include "sparse/levels.h"
 
 namespace covenant::sparse {
 namespace {
@@ -36,12 +35,11 @@ class BitWriter {
 
 }  // namespace
 
-Measured measure_portable(const float* values, int32_t kept, int16_t* positions) {
+Magnitude magnitude_portable(const float* values, int32_t kept) {
   uint32_t largest = 0;
   for (int32_t j = 0; j < kept; ++j) {
     const uint32_t key = std::bit_cast<uint32_t>(values[j]) & 0x7fffffff;
     largest = std::max(largest, key);
-    positions[j] = log32_position(key);
   }
   if (largest == 0) return {0, 0};
   // Subnormals have the exponent of the smallest normals and no leading one.

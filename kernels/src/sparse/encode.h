@@ -6,18 +6,15 @@
 
 namespace covenant::sparse {
 
-// What the scale of a chunk is made from, and where each value falls.
-struct Measured {
+// What the scale of a chunk is made from. kept >= 1; values finite.
+struct Magnitude {
   uint32_t exponent;  // biased exponent of the largest value, at least 1; 0 when all are zero
   uint64_t sum;       // of the mantissas, cut to that exponent
 };
+using MagnitudeFunction = Magnitude (*)(const float* values, int32_t kept);
 
-// positions[j] = round(32·log2 |values[j]|), or kNoPosition for zero. kept >= 1; values finite.
-constexpr int16_t kNoPosition = INT16_MIN;
-using MeasureFunction = Measured (*)(const float* values, int32_t kept, int16_t* positions);
-
-Measured measure_portable(const float* values, int32_t kept, int16_t* positions);
-Measured measure_avx512(const float* values, int32_t kept, int16_t* positions);
+Magnitude magnitude_portable(const float* values, int32_t kept);
+Magnitude magnitude_avx512(const float* values, int32_t kept);
 
 // Writes the fields of a chunk behind its scale into zeroed bytes, and to e[indices[j]] what is
 // left of values[j]. A value is high if its magnitude is above `middle`.

@@ -10,90 +10,30 @@
 #include <immintrin.h>
 
 namespace covenant::sparse {
-namespace {
-
-// Borders between neighbouring 1/32 octaves: mantissas of 2^((2i + 1)/64). As in levels.cc.
-alignas(64) constexpr uint32_t kBorders[32] = {
-    0x8164d2, 0x843a29, 0x871f62, 0x8a14d5, 0x8d1adf, 0x9031dc, 0x935a2b, 0x96942d,
-    0x99e046, 0x9d3eda, 0xa0b051, 0xa43516, 0xa7cd94, 0xab7a3a, 0xaf3b79, 0xb311c4,
-    0xb6fd92, 0xbaff5b, 0xbf179a, 0xc346cd, 0xc78d75, 0xcbec15, 0xd06334, 0xd4f35b,
-    0xd99d16, 0xde60f5, 0xe33f89, 0xe8396a, 0xed4f30, 0xf28177, 0xf7d0df, 0xfd3e0c};
-
-// Borders at or below each multiple of 2^18 from 2^23 on.
-struct Starts {
-  uint32_t below[32];
-};
-constexpr Starts starts() {
-  Starts out{};
-  for (uint32_t i = 0; i < 32; ++i)
-    for (const uint32_t border : kBorders) out.below[i] += border <= 0x800000 + (i << 18);
-  return out;
-}
-alignas(64) constexpr Starts kStarts = starts();
-
-// round(32·log2(mantissa / 2^23)): at most two borders lie between multiples of 2^18.
-__m512i thirty_seconds(__m512i mantissa) {
-  const __m512i bucket =
-      _mm512_and_si512(_mm512_srli_epi32(mantissa, 18), _mm512_set1_epi32(31));
-  __m512i below = _mm512_permutex2var_epi32(_mm512_load_si512(kStarts.below), bucket,
-                                            _mm512_load_si512(kStarts.below + 16));
-  for (int step = 0; step < 2; ++step) {
-    const __m512i border = _mm512_permutex2var_epi32(_mm512_load_si512(kBorders), below,
-                                                     _mm512_load_si512(kBorders + 16));
-    // 32 would wrap to the first border, which every mantissa of that size is above.
-    const __mmask16 up = _mm512_mask_cmpge_epu32_mask(
-        _mm512_cmplt_epu32_mask(below, _mm512_set1_epi32(32)), mantissa, border);
-    below = _mm512_mask_add_epi32(below, up, below, _mm512_set1_epi32(1));
-  }
-  return below;
-}
-
-}  // namespace
-
-Measured measure_avx512(const float* values, int32_t kept, int16_t* positions) {
+Magnitude magnitude_avx512(const float* values, int32_t kept) {
   const __m512i sign = _mm512_set1_epi32(0x7fffffff);
-  const __m512i fraction_bits = _mm512_set1_epi32(0x7fffff);
   const __m512i one = _mm512_set1_epi32(1);
-  __m512i most = _mm512_setzero_si512();
-  for (int32_t j = 0; j < kept; j += 16) {
+  const auto keys = [&](int32_t j) __attribute__((always_inline)) {
     const __mmask16 lanes =
         kept - j >= 16 ? __mmask16(0xffff) : static_cast<__mmask16>((1u << (kept - j)) - 1);
-    const __m512i key =
-        _mm512_and_si512(_mm512_castps_si512(_mm512_maskz_loadu_ps(lanes, values + j)), sign);
-    most = _mm512_max_epu32(most, key);
-    const __m512i fraction = _mm512_and_si512(key, fraction_bits);
-    const __m512i own = _mm512_srli_epi32(key, 23);
-    // A subnormal is shifted until its leading one is where that of a normal value is.
-    const __mmask16 subnormal = _mm512_testn_epi32_mask(own, own);
-    const __m512i up = _mm512_maskz_sub_epi32(subnormal, _mm512_lzcnt_epi32(fraction),
-                                              _mm512_set1_epi32(8));
-    const __m512i mantissa =
-        _mm512_mask_sllv_epi32(_mm512_or_si512(fraction, _mm512_set1_epi32(0x800000)), subnormal,
-                               fraction, up);
-    const __m512i exponent =
-        _mm512_sub_epi32(_mm512_max_epu32(own, one), _mm512_add_epi32(up, _mm512_set1_epi32(127)));
-    __m512i position =
-        _mm512_add_epi32(_mm512_slli_epi32(exponent, 5), thirty_seconds(mantissa));
-    position = _mm512_mask_mov_epi32(position, _mm512_testn_epi32_mask(key, key),
-                                     _mm512_set1_epi32(kNoPosition));
-    _mm512_mask_cvtepi32_storeu_epi16(positions + j, lanes, position);
-  }
+    return _mm512_and_si512(_mm512_castps_si512(_mm512_maskz_loadu_ps(lanes, values + j)), sign);
+  };
+  __m512i most = _mm512_setzero_si512();
+  for (int32_t j = 0; j < kept; j += 16) most = _mm512_max_epu32(most, keys(j));
   const uint32_t largest = _mm512_reduce_max_epu32(most);
   if (largest == 0) return {0, 0};
+  // Subnormals have the exponent of the smallest normals and no leading one.
   const uint32_t exponent = largest >> 23 > 0 ? largest >> 23 : 1;
   const __m512i common = _mm512_set1_epi32(static_cast<int32_t>(exponent));
   __m512i sums = _mm512_setzero_si512();  // at most 256 mantissas below 2^24 a lane
   for (int32_t j = 0; j < kept; j += 16) {
-    const __mmask16 lanes =
-        kept - j >= 16 ? __mmask16(0xffff) : static_cast<__mmask16>((1u << (kept - j)) - 1);
-    const __m512i key =
-        _mm512_and_si512(_mm512_castps_si512(_mm512_maskz_loadu_ps(lanes, values + j)), sign);
+    const __m512i key = keys(j);
     const __m512i own = _mm512_srli_epi32(key, 23);
-    const __m512i fraction = _mm512_and_si512(key, fraction_bits);
+    const __m512i fraction = _mm512_and_si512(key, _mm512_set1_epi32(0x7fffff));
     const __m512i mantissa = _mm512_mask_or_epi32(
         fraction, _mm512_test_epi32_mask(own, own), fraction, _mm512_set1_epi32(0x800000));
     const __m512i shift = _mm512_sub_epi32(common, _mm512_max_epu32(own, one));
-    sums = _mm512_mask_add_epi32(sums, lanes, sums, _mm512_srlv_epi32(mantissa, shift));
+    sums = _mm512_add_epi32(sums, _mm512_srlv_epi32(mantissa, shift));
   }
   const __m512i wide = _mm512_add_epi64(_mm512_srli_epi64(sums, 32),
                                         _mm512_and_si512(sums, _mm512_set1_epi64(0xffffffff)));

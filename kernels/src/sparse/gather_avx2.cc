@@ -13,7 +13,7 @@ namespace {
 
 constexpr int32_t kChunk = 4096;
 constexpr int32_t kAhead = 128;            // floats of the next chunk to fetch during selection
-constexpr uint32_t kHintMargin = 1 << 20;  // an eighth of an octave
+constexpr uint32_t kHintMargin = 1 << 21;  // a quarter of an octave
 
 // Keys are below 2^31, so signed comparison is right.
 uint32_t mask_at_least(__m256i key, __m256i floor_minus_one) {

@@ -16,8 +16,8 @@ namespace covenant::sparse {
 namespace {
 
 constexpr int32_t kChunk = 4096;
-constexpr int32_t kAhead = 128;            // floats of the next chunk to fetch during selection
-constexpr uint32_t kHintMargin = 1 << 20;  // an eighth of an octave: about twice as many candidates
+constexpr int32_t kLines = 2;              // of each stream to fetch while 64 values are listed
+constexpr uint32_t kHintMargin = 1 << 21;  // a quarter of an octave
 
 // Bit i of the masks says whether the key of e[i] is at least floor.
 void mark_at_least(const float* e, int32_t n, uint32_t floor, uint16_t* masks) {
@@ -34,11 +34,18 @@ void mark_at_least(const float* e, int32_t n, uint32_t floor, uint16_t* masks) {
 
 // The marked indices, ascending, and their keys; returns their number.
 int32_t list_marked(const float* e, int32_t n, const uint16_t* masks, uint32_t* list,
-                    uint32_t* keys) {
+                    uint32_t* keys, const float* base, const float* current) {
   int32_t count = 0;
   for (int32_t word = 0; word < (n + 63) / 64; ++word) {
     uint64_t mask;
     __builtin_memcpy(&mask, masks + 4 * word, sizeof mask);
+    // The processor follows the streams by itself, but not while nothing reads them.
+    for (int32_t line = 0; line < kLines; ++line) {
+      const int32_t next = n + 16 * (kLines * word + line);
+      _mm_prefetch(reinterpret_cast<const char*>(base + next), _MM_HINT_T0);
+      _mm_prefetch(reinterpret_cast<const char*>(current + next), _MM_HINT_T0);
+      _mm_prefetch(reinterpret_cast<const char*>(e + next), _MM_HINT_T0);
+    }
     const int32_t here = static_cast<int32_t>(__builtin_popcountll(mask));
     // Few words mark more than four, and taking four always costs less than guessing how many.
     for (int32_t c = 0; c < 4; ++c, mask &= mask - 1)
@@ -111,22 +118,15 @@ uint32_t gather_avx512(const float* base, const float* current, float beta, floa
     masks[i / 16] = _mm512_mask_cmpge_epu32_mask(lanes, key, bound);
   }
 
-  // The processor follows the streams by itself, but not while nothing reads them.
-  for (int32_t next = n; next < n + kAhead; next += 16) {
-    _mm_prefetch(reinterpret_cast<const char*>(base + next), _MM_HINT_T0);
-    _mm_prefetch(reinterpret_cast<const char*>(current + next), _MM_HINT_T0);
-    _mm_prefetch(reinterpret_cast<const char*>(e + next), _MM_HINT_T0);
-  }
-
   // Whatever is not finite is above every threshold, so the largest value is among those marked.
   alignas(64) uint32_t list[kChunk + 16];
   alignas(64) uint32_t keys[kChunk + 16];
   uint32_t low = *hint;  // in the end at least `kept` keys are at or above it
-  int32_t count = list_marked(e, n, masks, list, keys);
+  int32_t count = list_marked(e, n, masks, list, keys, base, current);
   for (uint32_t step = 1u << 21; count < kept; step <<= 2) {
     low = low > step ? low - step : 0;
     mark_at_least(e, n, low, masks);
-    count = list_marked(e, n, masks, list, keys);
+    count = list_marked(e, n, masks, list, keys, base, current);
   }
   const int32_t vectors = (count + 15) / 16;
   // A padding key is 0, so it is counted only for threshold 0, where all n values count.

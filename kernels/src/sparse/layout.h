@@ -24,6 +24,13 @@ constexpr uint64_t chunk_count(uint64_t length) {
   return (length + COV_SPARSE_CHUNK - 1) / COV_SPARSE_CHUNK;
 }
 
+// The levels of a tensor are chosen from every sample_stride-th of its chunks, 32 to 63 of them, or
+// all when there are fewer than 64. 0 for an empty tensor.
+constexpr uint64_t kSampleChunks = 32;
+constexpr uint64_t sample_stride(uint64_t chunks) {
+  return chunks == 0 ? 0 : std::max<uint64_t>(1, chunks / kSampleChunks);
+}
+
 // Values in chunk `chunk` of a tensor.
 constexpr int32_t chunk_length(uint64_t tensor_length, uint64_t chunk) {
   const uint64_t rest = tensor_length - chunk * COV_SPARSE_CHUNK;

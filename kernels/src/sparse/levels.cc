@@ -74,10 +74,12 @@ int32_t mean_scale(uint32_t exponent, uint64_t sum, int32_t m) {
          sixteenths(mean.mantissa);
 }
 
-int16_t log32_position(uint32_t key) {
-  if (key == 0) return INT16_MIN;
+size_t level_bin(uint32_t key, int32_t scale) {
+  if (key == 0) return 0;
   const Decomposed value = decompose_key(key);
-  return static_cast<int16_t>(32 * (value.exponent + 23) + thirty_seconds(value.mantissa));
+  const int32_t position =
+      32 * (value.exponent + 23) + thirty_seconds(value.mantissa) - 2 * scale;
+  return static_cast<size_t>(std::clamp(position, -256, 255) + 256);
 }
 
 Levels best_levels(const LevelHistogram& histogram) {

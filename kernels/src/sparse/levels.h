@@ -41,19 +41,13 @@ struct Levels {
 // sum is below 2^36 and not zero.
 int32_t mean_scale(uint32_t exponent, uint64_t sum, int32_t m);
 
-// round(32·log2 |v|) for fp32 bits without sign, or INT16_MIN for zero.
-int16_t log32_position(uint32_t key);
-
 // Counts of |v| / 2^(L/16) by position in 1/32 octave, -256 to 255 and everything beyond in the
 // last bins.
 constexpr size_t kLevelBins = 512;
 using LevelHistogram = std::array<int64_t, kLevelBins>;
 
-// The bin of a value at `position` (log32_position) in a chunk with scale L.
-inline size_t level_bin(int32_t position, int32_t scale) {
-  const int32_t bin = position - 2 * scale + 256;
-  return static_cast<size_t>(bin < 0 ? 0 : bin > 511 ? 511 : bin);
-}
+// The bin of one magnitude (fp32 bits without sign) of a chunk with scale L.
+size_t level_bin(uint32_t key, int32_t scale);
 
 // The two levels of least squared error for a histogram.
 Levels best_levels(const LevelHistogram& histogram);

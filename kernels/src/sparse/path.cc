@@ -7,10 +7,10 @@
 namespace covenant::sparse {
 namespace {
 
-constexpr SparsePath kPortable = {gather_portable, measure_portable, encode_portable};
+constexpr SparsePath kPortable = {gather_portable, magnitude_portable, encode_portable};
 #if defined(__x86_64__)
-constexpr SparsePath kAvx2 = {gather_avx2, measure_portable, encode_portable};
-constexpr SparsePath kAvx512 = {gather_avx512, measure_avx512, encode64_avx512};
+constexpr SparsePath kAvx2 = {gather_avx2, magnitude_portable, encode_portable};
+constexpr SparsePath kAvx512 = {gather_avx512, magnitude_avx512, encode64_avx512};
 #endif
 
 }  // namespace

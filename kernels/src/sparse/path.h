@@ -8,7 +8,7 @@ namespace covenant::sparse {
 
 struct SparsePath {
   GatherFunction gather;
-  MeasureFunction measure;
+  MagnitudeFunction magnitude;
   EncodeFunction encode64;  // of chunks that keep 64 values
 };
 

@@ -108,7 +108,7 @@ void not_finite() {
 }
 
 void whole_compressions() {
-  const auto tensors = table({4096 * 40 + 123, 999, 0, 4096 * 17, 1, 64, 10007});
+  const auto tensors = table({4096 * 70 + 123, 999, 0, 4096 * 17, 1, 64, 10007});
   const size_t count = total(tensors);
   Random random(11);
   for (uint32_t kind = 0; kind < 8; ++kind) {

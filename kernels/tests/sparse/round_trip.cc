@@ -115,6 +115,54 @@ void zeros_send_nothing() {
   CHECK(both.error_feedback[5000] == 1e-9f);
 }
 
+// The levels come from every s-th chunk, s = chunks / 32: a tensor of those chunks alone has them.
+void levels_come_from_the_sample() {
+  Random random(21);
+  for (const size_t chunks : {63u, 64u, 200u}) {
+    const auto tensors = table({4096 * chunks - 5});
+    auto base = random.values(total(tensors), 1);
+    for (size_t i = 0; i < base.size(); ++i) base[i] *= static_cast<float>(1 + i / 40960);
+    const size_t stride = std::max<size_t>(1, chunks / 32);
+    std::vector<float> sample;
+    for (size_t chunk = 0; chunk < chunks; chunk += stride) {
+      const size_t end = std::min(base.size(), (chunk + 1) * 4096);
+      for (size_t i = chunk * 4096; i < end; ++i) sample.push_back(base[i]);
+    }
+    const auto own = table({sample.size()});
+    const auto whole = compress(tensors, kTwoBit, base, zeros(base.size()), zeros(base.size()));
+    const auto part = compress(own, kTwoBit, sample, zeros(sample.size()), zeros(sample.size()));
+    CHECK(stride > 1 || whole.body == part.body);
+    CHECK_SAME(&whole.body[14], &part.body[14], 2);
+    CHECK_OK(decode(whole.body, tensors, kTwoBit).status);
+  }
+}
+
+// A chunk that is not in the sample sets the top scale, and all others fall below what is sent.
+void a_late_outlier_silences_the_rest() {
+  const auto tensors = table({4096 * 100 + 3});
+  Random random(22);
+  auto base = random.values(total(tensors), 1e-9);
+  for (size_t i = 0; i < 4096; ++i) base[52 * 4096 + i] *= 1e16f;
+  for (const auto format : {kTwoBit, kOneBit}) {
+    for (const int32_t threads : {1, 3}) {
+      const auto packed = compress(tensors, format, base, zeros(base.size()),
+                                   zeros(base.size()), 0, threads);
+      CHECK_OK(packed.status);
+      const auto sent = decode(packed.body, tensors, format);
+      CHECK(sent.indices.size() == 64);
+      CHECK(sent.indices.front() >= 52 * 4096 && sent.indices.back() < 53 * 4096);
+      CHECK_SAME(packed.error_feedback.data(), base.data(), 52 * 4096 * sizeof(float));
+      CHECK_SAME(&packed.error_feedback[53 * 4096], &base[53 * 4096], 47 * 4096 * sizeof(float));
+    }
+  }
+  // The sample has nothing to say: one level for all.
+  auto alone = zeros(base.size());
+  alone[52 * 4096 + 7] = 3.0f;
+  const auto packed = compress(tensors, kTwoBit, alone, zeros(base.size()), zeros(base.size()), 0);
+  CHECK_OK(decode(packed.body, tensors, kTwoBit).status);
+  CHECK(packed.body[14] == 8 && packed.body[15] == 8);
+}
+
 void refuses_what_is_not_finite() {
   const auto tensors = table({5000, 5000});
   const float bad[] = {NAN, INFINITY, -INFINITY};
@@ -201,6 +249,8 @@ int main() {
   shapes();
   ties_go_to_the_lowest_index();
   zeros_send_nothing();
+  levels_come_from_the_sample();
+  a_late_outlier_silences_the_rest();
   refuses_what_is_not_finite();
   same_bits_for_any_threads();
   wire_sizes();

@@ -140,12 +140,15 @@ class TensorUpdate:
             self.header = struct.pack("<h", top)
             if mode == 2:
                 positions = []
-                for (at, _, indices, scale), sent in zip(picked, sends):
-                    for i in indices if sent else []:
+                sample = picked[::max(1, len(picked) // 32)]
+                sample_top = max([scale for *_, scale in sample if scale is not None], default=0)
+                for at, _, indices, scale in sample:
+                    for i in indices if scale is not None and sample_top - scale <= 254 else []:
                         value = abs(a[at + i])
                         where = -256 if value == 0 else log2_rounded(Fraction(value), 32) - 2 * scale
                         positions.append(min(255, max(-256, where)))
-                low, high = two_levels(positions)
+                if positions:
+                    low, high = two_levels(positions)
                 self.header += bytes([8 - low, high + 8])
         for (at, n, indices, scale), sent in zip(picked, sends):
             layout = (6 * len(indices) + 7) // 8 + (len(indices) + -(-n // 64) + 7) // 8 + (
