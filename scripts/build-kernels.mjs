@@ -12,9 +12,10 @@ import { fileURLToPath } from "node:url";
 const root = path.resolve(path.dirname(fileURLToPath(import.meta.url)), "..");
 const source = path.join(root, "kernels");
 
-const help = `Usage: node scripts/build-kernels.mjs [--tests] [--bench] [--force] [--jobs N]
+const help = `Usage: node scripts/build-kernels.mjs [--tests] [--bench] [--cuda] [--force] [--jobs N]
   --tests    also build the tests that ctest runs
   --bench    also build the benchmark programs
+  --cuda     also build the CUDA library (needs nvcc)
   --force    build even when nothing has changed
   --jobs N   compile at most N files at once (default: the number of processors)
 `;
@@ -25,10 +26,11 @@ function fail(sentence) {
 }
 
 function parseArguments(args) {
-  const options = { tests: false, bench: false, force: false, jobs: os.availableParallelism?.() ?? 2 };
+  const options = { tests: false, bench: false, cuda: false, force: false, jobs: os.availableParallelism?.() ?? 2 };
   for (let at = 0; at < args.length; at++) {
     if (args[at] === "--tests") options.tests = true;
     else if (args[at] === "--bench") options.bench = true;
+    else if (args[at] === "--cuda") options.cuda = true;
     else if (args[at] === "--force") options.force = true;
     else if (args[at] === "--jobs" && /^[1-9]\d*$/.test(args[at + 1] ?? ""))
       options.jobs = Number(args[++at]);
@@ -89,8 +91,13 @@ function* filesUnder(folder) {
 }
 
 /** Folders that only one kind of build looks at. */
-const foldersOf = { addon: ["node"], tests: ["tests", "examples", "soak"], bench: ["bench"] };
-const kindFolders = [...new Set(Object.values(foldersOf).flat()), "fuzz"];
+const foldersOf = {
+  addon: ["node"],
+  tests: ["tests", "examples", "soak", "cuda"],
+  bench: ["bench"],
+  cuda: ["cuda"],
+};
+const kindFolders = [...new Set(Object.values(foldersOf).flat()), "fuzz", "cmake"];
 
 /** Hash of everything that decides what a kind of build makes. */
 function fingerprint(kind) {
@@ -126,7 +133,7 @@ function main() {
   const build = path.join(source, "build");
   const addon = path.join(build, "covenant_kernels.node");
   const stampFile = path.join(build, ".stamp.json");
-  const kinds = ["addon", ...(options.tests ? ["tests"] : []), ...(options.bench ? ["bench"] : [])];
+  const kinds = ["addon", ...["tests", "bench", "cuda"].filter((kind) => options[kind])];
   const wanted = Object.fromEntries(kinds.map((kind) => [kind, fingerprint(kind)]));
   const stamp = readStamp(stampFile);
   const upToDate = existsSync(addon) && kinds.every((kind) => stamp[kind] === wanted[kind]);
@@ -149,7 +156,11 @@ function main() {
     "The kernels could not be configured; the messages above say why.",
   );
   // "all" is the addon and the tests.
-  const targets = [options.tests ? "all" : "covenant_node", ...(options.bench ? ["benches"] : [])];
+  const targets = [
+    options.tests ? "all" : "covenant_node",
+    ...(options.bench ? ["benches"] : []),
+    ...(options.cuda ? ["covenant_cuda"] : []),
+  ];
   step(
     "cmake",
     ["--build", build, "--parallel", String(options.jobs), "--target", ...targets],

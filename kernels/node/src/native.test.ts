@@ -5,6 +5,7 @@ import { tmpdir } from "node:os";
 import path from "node:path";
 import { test } from "node:test";
 import { fileURLToPath } from "node:url";
+import { prebuiltPackages } from "./addon.ts";
 import { kernelErrorCodes } from "./errors.ts";
 import { type NativeBinding, type NativeModel, native } from "./native.ts";
 
@@ -73,9 +74,9 @@ function loadWith(addon: string): { stdout: string; status: number | null } {
 
 test("a missing addon says what to run", () => {
   const { stdout } = loadWith("/nowhere/covenant_kernels.node");
-  assert.equal(
+  assert.match(
     stdout,
-    'KernelError|COV_KERNELS_NOT_BUILT|The kernels are not built: run "npm run build:kernels".',
+    /^KernelError\|COV_KERNELS_NOT_BUILT\|The kernels are not built: install the package @covenant\/kernels-[a-z0-9-]+, or run "npm run build:kernels" in a clone of the repository\.$/,
   );
 });
 
@@ -85,9 +86,21 @@ test("an addon that does not load says why and what to run", () => {
     const file = path.join(folder, "broken.node");
     writeFileSync(file, "not an addon");
     const pattern =
-      /^KernelError\|COV_KERNELS_NOT_BUILT\|The kernels do not load \(.*\): run "npm run/s;
+      /^KernelError\|COV_KERNELS_NOT_BUILT\|The kernels do not load \(.*broken\.node.*\): install /s;
     assert.match(loadWith(file).stdout, pattern);
   } finally {
     rmSync(folder, { recursive: true });
   }
+});
+
+test("a file that is no addon by its name is not run", () => {
+  assert.match(loadWith("/nowhere/program.js").stdout, /its name does not end in \.node/);
+});
+
+test("the CUDA package is preferred where there is one", () => {
+  assert.deepEqual(prebuiltPackages("linux", "x64"), [
+    "@covenant/kernels-linux-x64-cuda",
+    "@covenant/kernels-linux-x64",
+  ]);
+  assert.deepEqual(prebuiltPackages("darwin", "arm64"), ["@covenant/kernels-darwin-arm64"]);
 });

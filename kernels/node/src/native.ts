@@ -1,7 +1,4 @@
-import { existsSync } from "node:fs";
-import { createRequire } from "node:module";
-import { fileURLToPath } from "node:url";
-import { KernelError } from "./errors.ts";
+import { loadAddon } from "./addon.ts";
 import type {
   Batch,
   DeviceReport,
@@ -155,31 +152,10 @@ export interface NativeBinding {
   ): Promise<void>;
 }
 
-/** Where the build puts the addon; COVENANT_KERNELS_ADDON names another one, e.g. a sanitizer build. */
-function addonFile(): string {
-  return (
-    process.env.COVENANT_KERNELS_ADDON ??
-    fileURLToPath(new URL("../../build/covenant_kernels.node", import.meta.url))
-  );
-}
-
 let loaded: NativeBinding | undefined;
 
-/** Loads the addon on first use. Throws COV_KERNELS_NOT_BUILT with the remedy when it is missing or does not load. */
+/** The addon, loaded on first use. Throws COV_KERNELS_NOT_BUILT with the remedy when it is missing or does not load. */
 export function native(): NativeBinding {
-  if (loaded) return loaded;
-  const file = addonFile();
-  try {
-    // Anything else would be run as a program.
-    if (!file.endsWith(".node")) throw new Error("its name does not end in .node");
-    loaded = createRequire(import.meta.url)(file) as NativeBinding;
-    return loaded;
-  } catch (cause) {
-    const reason = existsSync(file) ? `do not load (${String(cause)})` : "are not built";
-    throw new KernelError(
-      "COV_KERNELS_NOT_BUILT",
-      `The kernels ${reason}: run "npm run build:kernels".`,
-      { cause },
-    );
-  }
+  loaded ??= loadAddon() as NativeBinding;
+  return loaded;
 }
