@@ -11,6 +11,7 @@ export {
 } from "./chat-batches.ts";
 export { buildDataSet, type DataSet, type DataSetOptions, type DataShard } from "./data-set.ts";
 export { DataError, type DataErrorCode } from "./errors.ts";
+export { modelConfigOf, modelShapeOf } from "./model-config.ts";
 export { SampleSource, type SampleSourceOptions, type ShardContent } from "./sample-source.ts";
 export { type LearningRateSchedule, learningRateAt } from "./schedule.ts";
 export { type EncodeOptions, type NamedFile, Tokenizer } from "./tokenizer.ts";

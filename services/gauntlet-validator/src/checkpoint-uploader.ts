@@ -9,9 +9,9 @@ import type { RoundManifest } from "@covenant/contracts/gauntlet";
 import { CheckpointRegistry, CheckpointStage } from "@covenant/contracts/registry";
 import { bitsPerByte, makeTokenizerConfig } from "@covenant/models";
 import type { ObjectStore } from "@covenant/objects";
+import { loadTokenizerJson, type RunSetup } from "@covenant/runs";
 import { type Clock, createClient, type Logger } from "@covenant/runtime";
 import type { RoundBook } from "./round-book.ts";
-import { loadTokenizerJson, type RunSetup } from "./run-setup.ts";
 import type { StateFiles } from "./state-files.ts";
 
 const REGISTRY_TIMEOUT_MS = 60_000;

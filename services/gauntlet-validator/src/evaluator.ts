@@ -1,7 +1,7 @@
 import { applyUpdate, type Model } from "@covenant/kernels";
 import { type SampleSource, sequenceLosses } from "@covenant/models";
+import type { RunSetup } from "@covenant/runs";
 import { codecMode } from "@covenant/sparseloco";
-import type { RunSetup } from "./run-setup.ts";
 import { Serial } from "./serial.ts";
 
 /** How losses are measured. */

@@ -4,6 +4,7 @@ import { type SparseUpdate, SparseUpdateSchema } from "@covenant/contracts/templ
 import { reasonOfProblem, type UpdateFingerprint } from "@covenant/gauntlet";
 import { decode } from "@covenant/kernels";
 import type { ObjectStore } from "@covenant/objects";
+import type { RunSetup } from "@covenant/runs";
 import { type Clock, fromUnknown, hasCode, retry } from "@covenant/runtime";
 import {
   type Announced,
@@ -13,7 +14,6 @@ import {
   parsePayload,
 } from "@covenant/sparseloco";
 import type { Participants } from "./participants.ts";
-import type { RunSetup } from "./run-setup.ts";
 
 /** An announcement with its place on the ledger. */
 export type Announcement = { announced: Announced; request: AnnounceUpdateRequest };

@@ -2,6 +2,7 @@ import type { Hotkey } from "@covenant/contracts";
 import type { Ledger } from "@covenant/ledger";
 import type { SampleSource } from "@covenant/models";
 import type { ObjectStore } from "@covenant/objects";
+import type { RunSetup } from "@covenant/runs";
 import type { Clock, Logger } from "@covenant/runtime";
 import type { RoundRules } from "@covenant/sparseloco";
 import type { Broadcaster } from "./broadcaster.ts";
@@ -11,7 +12,6 @@ import type { Config } from "./config.ts";
 import type { Evaluator } from "./evaluator.ts";
 import type { Participants } from "./participants.ts";
 import type { RoundBook } from "./round-book.ts";
-import type { RunSetup } from "./run-setup.ts";
 import type { StateFiles } from "./state-files.ts";
 import type { WeightSetter } from "./weight-setter.ts";
 

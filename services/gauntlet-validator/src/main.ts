@@ -4,6 +4,7 @@ import { Validator } from "@covenant/contracts/gauntlet";
 import { initialParameters, Model } from "@covenant/kernels";
 import { connectLedger, type Ledger, VALIDATOR_PROTOCOL } from "@covenant/ledger";
 import { openFileObjectStore } from "@covenant/objects";
+import { loadRun, loadSamples, type RunSetup } from "@covenant/runs";
 import {
   createServer,
   readFileLimited,
@@ -24,7 +25,6 @@ import { RoundBook } from "./round-book.ts";
 import { RoundLoop } from "./round-loop.ts";
 import { INITIAL_LOSS_FACT } from "./round-view.ts";
 import { validatorService } from "./rpc/validator.ts";
-import { loadRun, loadSamples, type RunSetup } from "./run-setup.ts";
 import { StateFiles } from "./state-files.ts";
 import { WeightSetter } from "./weight-setter.ts";
 

@@ -6,9 +6,9 @@ import {
   RoundManifestSchema,
 } from "@covenant/contracts/gauntlet";
 import { aggregate, applyMerged, stateRoot } from "@covenant/kernels";
+import type { RunSetup } from "@covenant/runs";
 import { CLIP_TO_MEDIAN_NORM, codecMode, type RoundRecord, ruleName } from "@covenant/sparseloco";
 import type { SoundUpdate } from "./fetch-updates.ts";
-import type { RunSetup } from "./run-setup.ts";
 
 /** A round's outcome before anybody signed it. */
 export type Proposal = {

@@ -1,8 +1,8 @@
 import { create } from "@bufbuild/protobuf";
 import { type Round, RoundSchema } from "@covenant/contracts/gauntlet";
 import { bitsPerByte } from "@covenant/models";
+import type { RunSetup } from "@covenant/runs";
 import type { RoundBook, StoredRound } from "./round-book.ts";
-import type { RunSetup } from "./run-setup.ts";
 
 /** Fact that holds the held-out loss of the run's initial weights. */
 export const INITIAL_LOSS_FACT = "initial-held-out-loss";

@@ -3,10 +3,12 @@
 //   node services/grail-rl/scripts/tune.ts --seeds 3 --pretrain-steps 300 --threads 2 \
 //     --set policy.versions=25 --set supervised.learningRate=1e-3
 //
-// --set takes any setting of the configuration's `supervised` and `policy` sections.
-import { existsSync, readFileSync, writeFileSync } from "node:fs";
+// --set takes any setting of the configuration's `supervised` and `policy` sections. --checkpoint starts
+// from a directory that a run handed over (data/grail-rl/jobs/<job>/source) in place of own pre-training.
+import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import path from "node:path";
 import { parseArgs } from "node:util";
+import { importCheckpoint } from "@covenant/checkpoints";
 import { hotkeyFromSeed, sha256, toHex } from "@covenant/contracts";
 import {
   arithmetic,
@@ -16,7 +18,7 @@ import {
   selectGroups,
 } from "@covenant/grail";
 import { Model } from "@covenant/kernels";
-import { stopTokens, type Tokenizer } from "@covenant/models";
+import { stopTokens, Tokenizer } from "@covenant/models";
 import { evaluate } from "../src/learn/evaluate.ts";
 import { generateGroups } from "../src/learn/generate-group.ts";
 import { trainPolicy } from "../src/learn/policy-step.ts";
@@ -35,6 +37,7 @@ const { values } = parseArgs({
     "pretrain-steps": { type: "string", default: "300" },
     threads: { type: "string", default: "2" },
     set: { type: "string", multiple: true, default: [] },
+    checkpoint: { type: "string" },
   },
 });
 const threads = Number(values.threads);
@@ -153,16 +156,34 @@ async function runPolicy(model: Model, reference: Model, tokenizer: Tokenizer, s
   );
 }
 
-const tokenizer = laboratoryTokenizer();
+/** Tokenizer and weights to start from: a run's checkpoint, or a model pre-trained here. */
+async function startingPoint() {
+  const folder = values.checkpoint;
+  if (folder === undefined) {
+    const tokenizer = laboratoryTokenizer();
+    const steps = Number(values["pretrain-steps"]);
+    const parametersOf = (seed: number) => pretrained(tokenizer, { seed, steps, threads });
+    return { tokenizer, parametersOf, name: String(steps) };
+  }
+  const files = readdirSync(folder)
+    .filter((name) => !name.startsWith("."))
+    .map((name) => ({ path: name, data: new Uint8Array(readFileSync(path.join(folder, name))) }));
+  const { parameters } = importCheckpoint(files);
+  const tokenizer = Tokenizer.fromJson(readFileSync(path.join(folder, "tokenizer.json"), "utf8"));
+  const name = toHex(sha256(new Uint8Array(parameters.buffer))).slice(0, 8);
+  mkdirSync(cacheFolder, { recursive: true });
+  return { tokenizer, parametersOf: async () => parameters, name };
+}
+
+const { tokenizer, parametersOf, name } = await startingPoint();
 say(`${arithmeticPromptCounts.train} training prompts, ${arithmeticPromptCounts.heldOut} held out`);
 for (let seed = 1; seed <= Number(values.seeds); seed++) {
   say(`seed ${seed}`);
-  const steps = Number(values["pretrain-steps"]);
-  const parameters = await pretrained(tokenizer, { seed, steps, threads });
+  const parameters = await parametersOf(seed);
   const model = await Model.create(shape, { threads, parameters });
   // Supervised tuning is the same for all settings of the policy: done once, then kept.
   const key = toHex(sha256(new TextEncoder().encode(JSON.stringify(supervised)))).slice(0, 8);
-  const kept = path.join(cacheFolder, `tuned-${seed}-${steps}-${key}.bin`);
+  const kept = path.join(cacheFolder, `tuned-${seed}-${name}-${key}.bin`);
   if (existsSync(kept)) {
     model.parameters.set(new Float32Array(new Uint8Array(readFileSync(kept)).buffer));
   } else {

@@ -18,9 +18,12 @@ export const supervisedSchema = z
     maximumSteps: count(1000, 1_000_000),
     /** A probe every so many steps: mean reward on training episodes; state is saved with it. */
     probeEverySteps: count(20, 100_000),
-    probePrompts: count(64, 1000),
-    /** Tuning stops at this probe reward, so that reinforcement finds both successes and failures. */
-    targetReward: z.number().min(0).max(1).default(0.3),
+    probePrompts: count(256, 1000),
+    /**
+     * Tuning stops at this probe reward: reinforcement learns from groups that hold both successes and
+     * failures, and a policy that is right every other time gives the most of them.
+     */
+    targetReward: z.number().min(0).max(1).default(0.6),
   })
   .prefault({});
 
@@ -30,7 +33,7 @@ export const policySchema = z
     /** `grpo` divides advantages by the group's deviation, `dr_grpo` does not. */
     rule: z.enum(["grpo", "dr_grpo"]).default("grpo"),
     /** Policy versions to train. */
-    versions: z.number().int().min(0).max(1_000_000).default(30),
+    versions: z.number().int().min(0).max(1_000_000).default(40),
     groupsPerVersion: count(32, 4096),
     /** Completions of a group. */
     groupSize: z.number().int().min(2).max(64).default(8),
@@ -40,7 +43,9 @@ export const policySchema = z
     clipLow: z.number().positive().max(1).default(0.2),
     clipHigh: z.number().positive().max(10).default(0.28),
     klCoefficient: z.number().min(0).max(10).default(0.01),
-    learningRate: z.number().positive().max(1).default(2e-4),
+    learningRate: z.number().positive().max(1).default(3e-4),
+    /** Versions over which the learning rate rises to its full value. */
+    warmupVersions: z.number().int().min(0).max(1_000_000).default(4),
     /** Learning rate of the last version, as a share of the first one's; linear between. */
     finalLearningRateRatio: z.number().min(0).max(1).default(0.1),
     /** Passes over the groups of a version. */
@@ -48,7 +53,7 @@ export const policySchema = z
     /** Completions of one optimiser step. */
     batchCompletions: count(64, 65_536),
     /** Prompts of the evaluation before and after. */
-    evaluationPrompts: count(256, 1000),
+    evaluationPrompts: count(512, 1000),
   })
   .prefault({});
 

@@ -13,11 +13,11 @@ import {
 } from "@covenant/contracts/registry";
 import { PeerPhase } from "@covenant/contracts/templar";
 import { initialParameters, stateRoot } from "@covenant/kernels";
+import type { RunSetup } from "@covenant/runs";
 import { CovenantError, createClient, fromUnknown, retry } from "@covenant/runtime";
 import { isQuorum, manifestHash, signedStake } from "@covenant/sparseloco";
 import type { Peer } from "./peer.ts";
 import { budget } from "./publish-update.ts";
-import type { RunSetup } from "./run-setup.ts";
 import type { TrainerState } from "./trainer-state.ts";
 
 /** Client of the checkpoint registry. */

@@ -5,6 +5,7 @@ import { Trainer } from "@covenant/contracts/templar";
 import { Model } from "@covenant/kernels";
 import { connectLedger, type Ledger } from "@covenant/ledger";
 import { openFileObjectStore } from "@covenant/objects";
+import { loadRun, loadSamples } from "@covenant/runs";
 import {
   createServer,
   readHotkeyFile,
@@ -19,7 +20,6 @@ import { Gate } from "./gate.ts";
 import { runPeer } from "./peer-loop.ts";
 import { RoundFeed } from "./round-feed.ts";
 import { trainerService } from "./rpc/trainer.ts";
-import { loadRun, loadTrainingSamples } from "./run-setup.ts";
 import { StatusBoard } from "./status.ts";
 import { StateFiles } from "./trainer-state.ts";
 import { Validators } from "./validators.ts";
@@ -51,7 +51,7 @@ async function start(context: ServiceContext<Config>) {
     () => loadRun({ ledger, objects, netuid }, config.runId, config.runOwner),
     patient("the run on the ledger"),
   );
-  const source = await loadTrainingSamples(objects, setup);
+  const source = await loadSamples(objects, setup, "train");
   const server = createServer(
     { name: "templar-trainer", listen: config.listen, tls: config.tls },
     { logger, clock },

@@ -2,11 +2,16 @@
 import { readFile } from "node:fs/promises";
 import { create } from "@bufbuild/protobuf";
 import { canonicalBytes, type Hotkey, sha256, signMessage } from "@covenant/contracts";
-import { ModelConfigSchema } from "@covenant/contracts/common";
 import { DataSetSchema, type RunConfig, RunConfigSchema } from "@covenant/contracts/templar";
 import { initialParameters, type ModelShape, stateRoot, tensorTable } from "@covenant/kernels";
 import type { Ledger } from "@covenant/ledger";
-import { buildDataSet, type DataShard, Tokenizer, trainTokenizer } from "@covenant/models";
+import {
+  buildDataSet,
+  type DataShard,
+  modelConfigOf,
+  Tokenizer,
+  trainTokenizer,
+} from "@covenant/models";
 import type { ObjectStore } from "@covenant/objects";
 import { CovenantError } from "@covenant/runtime";
 import {
@@ -125,18 +130,7 @@ async function buildRun(
   const initial = initialParameters(shape, options.seed);
   const config = createRunConfig({
     runId,
-    model: create(ModelConfigSchema, {
-      vocabSize: shape.vocabSize,
-      hiddenSize: shape.hiddenSize,
-      intermediateSize: shape.intermediateSize,
-      numHiddenLayers: shape.layerCount,
-      numAttentionHeads: shape.headCount,
-      numKeyValueHeads: shape.kvHeadCount,
-      maxPositionEmbeddings: shape.maxPositions,
-      ropeTheta: shape.ropeTheta,
-      rmsNormEps: shape.rmsNormEps,
-      tieWordEmbeddings: shape.tieWordEmbeddings,
-    }),
+    model: modelConfigOf(shape),
     data: create(DataSetSchema, {
       bucket,
       train,

@@ -7,6 +7,7 @@ import type {
 } from "@covenant/contracts/basilica";
 import { ModelSchema, VerifyReceiptResponseSchema } from "@covenant/contracts/basilica";
 import { exactThresholds, isVerified, verifyReceipt } from "@covenant/grail";
+import { modelConfigOf } from "@covenant/models";
 import { CovenantError } from "@covenant/runtime";
 import type { BeaconSource } from "./beacon.ts";
 import type { Completer } from "./completer.ts";
@@ -29,18 +30,7 @@ export function replicaService(modules: Modules): ServiceImpl<typeof Inference> 
     id: served.id,
     checkpointRoot: served.root,
     createdAtMs: BigInt(served.createdAtMs),
-    config: {
-      vocabSize: shape.vocabSize,
-      hiddenSize: shape.hiddenSize,
-      intermediateSize: shape.intermediateSize,
-      numHiddenLayers: shape.layerCount,
-      numAttentionHeads: shape.headCount,
-      numKeyValueHeads: shape.kvHeadCount,
-      maxPositionEmbeddings: shape.maxPositions,
-      ropeTheta: shape.ropeTheta,
-      rmsNormEps: shape.rmsNormEps,
-      tieWordEmbeddings: shape.tieWordEmbeddings,
-    },
+    config: modelConfigOf(shape),
   });
   return {
     listModels: () => ({ models: [description] }),

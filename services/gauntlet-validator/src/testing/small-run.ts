@@ -1,13 +1,13 @@
 // A run small enough for tests, with honest updates made by the kernels.
 import { create } from "@bufbuild/protobuf";
 import { hotkeyFromSeed, sha256, signMessage } from "@covenant/contracts";
-import { ModelConfigSchema } from "@covenant/contracts/common";
 import { AnnounceUpdateRequestSchema } from "@covenant/contracts/gauntlet";
 import { DataSetSchema, RunConfigSchema } from "@covenant/contracts/templar";
 import { compress, initialParameters, Model, stateRoot, tensorTable } from "@covenant/kernels";
 import type { Neuron } from "@covenant/ledger";
-import { SampleSource } from "@covenant/models";
+import { modelConfigOf, SampleSource } from "@covenant/models";
 import type { ObjectStore } from "@covenant/objects";
+import { setupOf } from "@covenant/runs";
 import { type Clock, CovenantError } from "@covenant/runtime";
 import {
   assignedSamples,
@@ -19,7 +19,6 @@ import {
 import { Evaluator } from "../evaluator.ts";
 import type { Announcement } from "../fetch-updates.ts";
 import { Participants } from "../participants.ts";
-import { setupOf } from "../run-setup.ts";
 
 const vocabSize = 32;
 const sequenceLength = 16;
@@ -106,18 +105,7 @@ export async function smallRun() {
   const described = { key: "train/0", sha256: sha256(shard), sampleCount };
   const run = createRunConfig({
     runId: "small",
-    model: create(ModelConfigSchema, {
-      vocabSize,
-      hiddenSize: shape.hiddenSize,
-      intermediateSize: shape.intermediateSize,
-      numHiddenLayers: shape.layerCount,
-      numAttentionHeads: shape.headCount,
-      numKeyValueHeads: shape.kvHeadCount,
-      maxPositionEmbeddings: shape.maxPositions,
-      ropeTheta: shape.ropeTheta,
-      rmsNormEps: shape.rmsNormEps,
-      tieWordEmbeddings: true,
-    }),
+    model: modelConfigOf(shape),
     data: create(DataSetSchema, {
       bucket: "run-small",
       train: [described],

@@ -47,6 +47,7 @@ const settings: PolicySettings = {
   clipHigh: 0.28,
   klCoefficient: 0.01,
   learningRate: 1e-3,
+  warmupVersions: 0,
   finalLearningRateRatio: 0.1,
   versions: 5,
   epochs: 2,
@@ -90,7 +91,11 @@ test("a policy step makes rewarded completions likelier and the others less like
   reference.close();
 });
 
-test("the learning rate falls from its peak to its final share", () => {
+test("the learning rate rises over the first versions and falls to its final share", () => {
+  const warmed = { ...settings, warmupVersions: 2, versions: 5 };
+  assert.equal(policyLearningRate(warmed, 0), 0.5e-3);
+  assert.ok(policyLearningRate(warmed, 1) > policyLearningRate(warmed, 2));
+
   assert.equal(policyLearningRate(settings, 0), 1e-3);
   assert.ok(Math.abs(policyLearningRate(settings, 4) - 1e-4) < 1e-12);
   assert.ok(Math.abs(policyLearningRate(settings, 9) - 1e-4) < 1e-12);

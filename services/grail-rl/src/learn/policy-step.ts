@@ -27,6 +27,8 @@ export interface PolicySettings {
   clipHigh: number;
   klCoefficient: number;
   learningRate: number;
+  /** Versions over which the learning rate rises to its full value. */
+  warmupVersions: number;
   finalLearningRateRatio: number;
   /** Versions in all: what the learning rate's decline is spread over. */
   versions: number;
@@ -58,7 +60,7 @@ interface Sample {
   referenceLogProbs: Float32Array;
 }
 
-const optimizer = { beta1: 0.9, beta2: 0.95, epsilon: 1e-8, weightDecay: 0, gradientClip: 1 };
+const optimizer = { beta1: 0.9, beta2: 0.99, epsilon: 1e-8, weightDecay: 0, gradientClip: 1 };
 const forwardRows = 128;
 
 /**
@@ -102,13 +104,21 @@ export async function trainPolicy(
   };
 }
 
-/** Learning rate of the step that makes version `version + 1`; it falls linearly to its final share. */
+/**
+ * Learning rate of the step that makes version `version + 1`; it falls linearly to its final share.
+ * The first versions take less: while AdamW's moments know few gradients, its steps have full length
+ * whatever the gradient says, and a whole rate would undo what supervised tuning taught.
+ */
 export function policyLearningRate(
-  settings: Pick<PolicySettings, "learningRate" | "finalLearningRateRatio" | "versions">,
+  settings: Pick<
+    PolicySettings,
+    "learningRate" | "finalLearningRateRatio" | "versions" | "warmupVersions"
+  >,
   version: number,
 ): number {
+  const warm = Math.min(1, (version + 1) / Math.max(1, settings.warmupVersions));
   const progress = Math.min(1, version / Math.max(1, settings.versions - 1));
-  return settings.learningRate * (1 - progress * (1 - settings.finalLearningRateRatio));
+  return warm * settings.learningRate * (1 - progress * (1 - settings.finalLearningRateRatio));
 }
 
 /** Spreads the completions of each group over the batches, differently in every pass. */

@@ -2,8 +2,8 @@ import type { Model } from "@covenant/kernels";
 import type { Ledger } from "@covenant/ledger";
 import type { SampleSource } from "@covenant/models";
 import type { ObjectStore } from "@covenant/objects";
+import type { RunSetup } from "@covenant/runs";
 import type { Clock, Logger } from "@covenant/runtime";
-import type { RunSetup } from "../run-setup.ts";
 
 /** What one inner step did. */
 export type StepReport = { innerStep: number; loss: number; tokensPerSecond: number };

@@ -6,6 +6,7 @@ import { ModelConfigSchema } from "@covenant/contracts/common";
 import { DataSetSchema, RunConfigSchema } from "@covenant/contracts/templar";
 import { decode, initialParameters, Model } from "@covenant/kernels";
 import { SampleSource } from "@covenant/models";
+import { type RunSetup, setupOf } from "@covenant/runs";
 import { createLogger, systemClock } from "@covenant/runtime";
 import {
   assignedSamples,
@@ -14,7 +15,6 @@ import {
   framePayload,
   updateCommitment,
 } from "@covenant/sparseloco";
-import { type RunSetup, setupOf } from "../run-setup.ts";
 import type { RoundWork } from "./behaviour.ts";
 import { BEHAVIOUR_NAMES, behaviourOf } from "./index.ts";
 

@@ -1,3 +1,4 @@
+// A run as a participant sees it: checked configuration, what follows from it, and its data.
 import { bytesEqual, sha256 } from "@covenant/contracts";
 import type { RunConfig } from "@covenant/contracts/templar";
 import {
@@ -8,7 +9,7 @@ import {
   tensorTableRoot,
 } from "@covenant/kernels";
 import type { Ledger } from "@covenant/ledger";
-import { SampleSource } from "@covenant/models";
+import { modelShapeOf, SampleSource } from "@covenant/models";
 import type { ObjectStore } from "@covenant/objects";
 import { CovenantError } from "@covenant/runtime";
 import {
@@ -62,7 +63,7 @@ export async function loadRun(source: RunSource, runId: string, owner: string): 
 
 /** Everything that follows from a verified run. */
 export function setupOf(run: RunConfig): RunSetup {
-  const shape = shapeOf(run);
+  const shape = modelShapeOf(run.model!);
   const tensors = tensorTable(shape);
   const outer = run.outer!;
   const mode = codecMode(outer.codec);
@@ -75,22 +76,6 @@ export function setupOf(run: RunConfig): RunSetup {
     tensorTableRoot: tensorTableRoot(tensors),
     assignment: assignmentRules(run),
     payloadBytesMax: bodyBytes + PAYLOAD_OVERHEAD_BYTES,
-  };
-}
-
-function shapeOf(run: RunConfig): ModelShape {
-  const model = run.model!;
-  return {
-    vocabSize: model.vocabSize,
-    hiddenSize: model.hiddenSize,
-    intermediateSize: model.intermediateSize,
-    layerCount: model.numHiddenLayers,
-    headCount: model.numAttentionHeads,
-    kvHeadCount: model.numKeyValueHeads,
-    maxPositions: model.maxPositionEmbeddings,
-    ropeTheta: model.ropeTheta,
-    rmsNormEps: model.rmsNormEps,
-    tieWordEmbeddings: model.tieWordEmbeddings,
   };
 }
 
