@@ -129,7 +129,7 @@ void bench_model(int threads, double peak, double seconds) {
       outputs[static_cast<size_t>(i)] = {
           out.data() + i * kNew, nullptr, nullptr, nullptr, nullptr, 0, 0};
     }
-    const cov_generate_options generate_options = {nullptr, 0, 0, nullptr, nullptr, nullptr};
+    const cov_generate_options generate_options = {};
     const double time = best_s(seconds, [&] {
       require(
           cov_model_generate(model, request.data(), requests, &generate_options, outputs.data()));

@@ -201,7 +201,8 @@ void Worker::generate_and_replay() {
   cov_replay_output output = {};
   output.drawn = drawn.data();
   output.log_probs = log_probs.data();
-  if (!expect(cov_model_replay(model_, &again, 1, nullptr, nullptr, &output), COV_OK, "replay"))
+  const cov_replay_options replay_options = {};
+  if (!expect(cov_model_replay(model_, &again, 1, &replay_options, &output), COV_OK, "replay"))
     return;
   if (!std::equal(drawn.begin(), drawn.end(), said.tokens))
     wrong("a replay draws other tokens than were generated");

@@ -182,7 +182,23 @@ typedef struct cov_generate_request {
   uint8_t sampling_seed[32];
 } cov_generate_request;
 
-typedef enum cov_finish_reason { COV_FINISH_LENGTH = 0, COV_FINISH_STOP = 1 } cov_finish_reason;
+typedef enum cov_finish_reason {
+  COV_FINISH_NOT_YET = -1,
+  COV_FINISH_LENGTH = 0,
+  COV_FINISH_STOP = 1,
+  COV_FINISH_FAILED = 2
+} cov_finish_reason;
+
+// How generation and replay keep the weights. Whatever the type, results have the same bits on every
+// CPU path, thread count and batch, and replay under a type equals generation under it.
+typedef enum cov_weight_type {
+  COV_WEIGHTS_F32 = 0,
+  // Every parameter, key and value rounded to bf16 (nearest, ties to even), arithmetic in fp32.
+  COV_WEIGHTS_BF16 = 1,
+  // Matrices as bytes with one scale per output, their inputs as bytes with one scale per row, exact
+  // sums; keys and values bf16; embedding and norms fp32.
+  COV_WEIGHTS_INT8 = 2
+} cov_weight_type;
 
 // Buffers of the caller, any but `tokens` may be NULL. Sizes: tokens, log_probs: max_new_tokens;
 // fingerprints: max_new_tokens * dims; top_*: max_new_tokens * top_count.
@@ -207,10 +223,12 @@ typedef struct cov_generate_options {
   cov_token_callback on_token;                 // may be NULL
   void* context;
   const int32_t* cancel;  // may be NULL; set non-zero (atomically) to stop: COV_CANCELLED
+  int32_t weights;        // a cov_weight_type
 } cov_generate_options;
 
-// Continuous batching: a finished sequence leaves, the next waiting one enters. What a request
-// yields does not depend on the others. On COV_CANCELLED outputs hold the tokens so far.
+// All requests to their end, over a generator (covenant/generator.h) that lives for the call. What a
+// request yields does not depend on the others; a prompt several have in common is computed once.
+// On COV_CANCELLED outputs hold the tokens so far.
 cov_status cov_model_generate(cov_model* model, const cov_generate_request* requests,
                               int32_t request_count, const cov_generate_options* options,
                               cov_generate_output* outputs);
@@ -237,10 +255,17 @@ typedef struct cov_replay_output {
   int8_t* fingerprints;
 } cov_replay_output;
 
-// One prefill over prompt + completion. Bit-equal to what cov_model_generate reported.
+typedef struct cov_replay_options {
+  const cov_fingerprint_options* fingerprint;  // NULL: none
+  const int32_t* cancel;                       // may be NULL; as for cov_model_generate
+  int32_t weights;                             // a cov_weight_type
+} cov_replay_options;
+
+// One prefill over prompt + completion. Bit-equal to what cov_model_generate reported under the same
+// weight type.
 cov_status cov_model_replay(cov_model* model, const cov_replay_request* requests,
-                            int32_t request_count, const cov_fingerprint_options* fingerprint,
-                            const int32_t* cancel, const cov_replay_output* outputs);
+                            int32_t request_count, const cov_replay_options* options,
+                            const cov_replay_output* outputs);
 
 #ifdef __cplusplus
 }

@@ -1,6 +1,7 @@
 #include "generation.h"
 
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "convert.h"
@@ -45,6 +46,17 @@ bool fingerprint_of(const Napi::Object& options, cov_fingerprint_options& finger
   seed_of(object.Get("seed"), "seed of the fingerprint", fingerprint.seed);
   fingerprint.dims = integer(object, "dims", 1, 64);
   return true;
+}
+
+// The weight type; f32 where none is given.
+int32_t weights_of(const Napi::Object& options) {
+  const Napi::Value value = options.Get("weights");
+  if (value.IsUndefined()) return COV_WEIGHTS_F32;
+  const std::string name = value.IsString() ? value.As<Napi::String>().Utf8Value() : "";
+  if (name == "f32") return COV_WEIGHTS_F32;
+  if (name == "bf16") return COV_WEIGHTS_BF16;
+  if (name == "int8") return COV_WEIGHTS_INT8;
+  throw invalid(options.Env(), "weights must be f32, bf16 or int8");
 }
 
 // The caller's cancellation flag.
@@ -136,6 +148,7 @@ void prepare_generate(const Napi::CallbackInfo& info, ModelEngine& engine, Job& 
   const Napi::Array outputs = array_of(info[2], "outputs");
   const auto work = std::make_shared<GenerateJob>();
   const bool fingerprinted = fingerprint_of(object, work->fingerprint);
+  work->options.weights = weights_of(object);
   take_cancel_flag(object, job);
   work->options.fingerprint = fingerprinted ? &work->fingerprint : nullptr;
   work->options.top_count = integer(object, "topCount", 0, 256);
@@ -178,6 +191,7 @@ struct ReplayJob {
   std::vector<cov_replay_output> outputs;
   cov_fingerprint_options fingerprint{};
   bool fingerprinted = false;
+  int32_t weights = COV_WEIGHTS_F32;
 };
 
 cov_replay_request replay_request(const Napi::Object& object, Job& job) {
@@ -224,6 +238,7 @@ void prepare_replay(const Napi::CallbackInfo& info, ModelEngine& engine, Job& jo
   const Napi::Array outputs = array_of(info[2], "outputs");
   const auto work = std::make_shared<ReplayJob>();
   work->fingerprinted = fingerprint_of(object, work->fingerprint);
+  work->weights = weights_of(object);
   take_cancel_flag(object, job);
   const int32_t dims = work->fingerprinted ? work->fingerprint.dims : 0;
   for (uint32_t i = 0; i < request_count(requests, outputs); ++i) {
@@ -233,9 +248,11 @@ void prepare_replay(const Napi::CallbackInfo& info, ModelEngine& engine, Job& jo
         replay_output(object_of(outputs.Get(i), "an output"), tokens, dims, job));
   }
   job.run = [work, cancel = job.cancel, raw = &engine] {
-    return cov_model_replay(
-        raw->model, work->requests.data(), static_cast<int32_t>(work->requests.size()),
-        work->fingerprinted ? &work->fingerprint : nullptr, cancel, work->outputs.data());
+    const cov_replay_options options = {work->fingerprinted ? &work->fingerprint : nullptr, cancel,
+                                        work->weights};
+    return cov_model_replay(raw->model, work->requests.data(),
+                            static_cast<int32_t>(work->requests.size()), &options,
+                            work->outputs.data());
   };
 }
 

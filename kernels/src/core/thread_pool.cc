@@ -1,5 +1,6 @@
-// Fork-join pool: workers sleep on a condition variable, so an oversubscribed machine is not spun
-// on.
+// Fork-join pool. Workers look for the next run for some ten microseconds, which is as long as the
+// gaps between the products of a decoding step, and then sleep on a condition variable, so that an
+// oversubscribed machine is not spun on.
 #include "core/thread_pool.h"
 
 #include <cstdio>
@@ -41,6 +42,22 @@ double cgroup_cpus() {
 #endif
 
 thread_local int worker_index = 0;
+
+constexpr int kPauses = 400;  // of 20 to 40 ns
+
+// Waits a little for `done`; false when it did not come.
+template <typename Done>
+bool soon(const Done& done) {
+  for (int i = 0; i < kPauses; ++i) {
+    if (done()) return true;
+#if defined(__x86_64__) || defined(__i386__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    asm volatile("yield");
+#endif
+  }
+  return false;
+}
 
 }  // namespace
 
@@ -100,27 +117,39 @@ void ThreadPool::run(int64_t tasks, TaskRef body, bool parallel) {
   }
   wake_.notify_all();
   drain(body, tasks);
-  // A worker that has not woken up yet finds nothing to do: only those inside count.
+  {
+    // A worker that has not woken up yet finds nothing to do: only those inside count.
+    std::lock_guard<std::mutex> lock(mutex_);
+    body_ = nullptr;
+  }
+  const auto idle = [this] { return active_.load(std::memory_order_acquire) == 0; };
+  if (soon(idle)) return;
   std::unique_lock<std::mutex> lock(mutex_);
-  body_ = nullptr;
-  done_.wait(lock, [this] { return active_ == 0; });
+  done_.wait(lock, idle);
 }
 
 void ThreadPool::work(int index) {
   worker_index = index;
   uint64_t seen = 0;
-  std::unique_lock<std::mutex> lock(mutex_);
   for (;;) {
-    wake_.wait(lock, [&] { return stop_ || (generation_ != seen && body_ != nullptr); });
+    soon([&] {
+      return generation_.load(std::memory_order_acquire) != seen ||
+             stop_.load(std::memory_order_relaxed);
+    });
+    std::unique_lock<std::mutex> lock(mutex_);
+    wake_.wait(lock, [&] { return stop_ || generation_ != seen; });
     if (stop_) return;
     seen = generation_;
+    if (body_ == nullptr) continue;  // that run is over: look for the next one
     const TaskRef* body = body_;
     const int64_t tasks = tasks_;
     ++active_;
     lock.unlock();
     drain(*body, tasks);
+    if (active_.fetch_sub(1, std::memory_order_acq_rel) != 1) continue;
+    // The caller may have looked just before and be about to sleep.
     lock.lock();
-    if (--active_ == 0) done_.notify_one();
+    done_.notify_one();
   }
 }
 

@@ -45,7 +45,8 @@ class ThreadPool {
 
   // Runs body(0) .. body(tasks - 1), each once, and returns when all are done. Bodies must not
   // throw and must not call run on the same pool. One caller at a time. With parallel = false
-  // everything runs on the caller: right for work shorter than waking a thread (about 50 us).
+  // everything runs on the caller: right for work shorter than handing it over (a microsecond when
+  // runs follow each other closely, about 50 us when the workers have gone to sleep).
   void run(int64_t tasks, TaskRef body, bool parallel = true);
 
  private:
@@ -58,9 +59,11 @@ class ThreadPool {
   std::condition_variable done_;
   const TaskRef* body_ = nullptr;
   int64_t tasks_ = 0;
-  uint64_t generation_ = 0;
-  int active_ = 0;
-  bool stop_ = false;
+  // Changed under the mutex; atomic because those who wait look at them for a few microseconds
+  // before they sleep.
+  std::atomic<uint64_t> generation_{0};
+  std::atomic<int> active_{0};
+  std::atomic<bool> stop_{false};
   std::atomic<int64_t> next_{0};
 };
 

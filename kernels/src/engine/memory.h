@@ -6,6 +6,10 @@
 #include <cstdlib>
 #include <utility>
 
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+
 #include "covenant/status.h"
 
 namespace covenant {
@@ -26,7 +30,7 @@ class Memory {
           COV_MEMORY_LIMIT, "%llu bytes more than the limit of %llu (in use: %llu)",
           static_cast<unsigned long long>(rounded), static_cast<unsigned long long>(limit_bytes_),
           static_cast<unsigned long long>(used_bytes_))};
-    void* data = rounded > (uint64_t{1} << 46) ? nullptr : std::aligned_alloc(64, rounded);
+    void* data = rounded > (uint64_t{1} << 46) ? nullptr : allocate_aligned(rounded);
     if (data == nullptr)
       throw Failure{cov_error(COV_OUT_OF_MEMORY, "the system refused %llu bytes",
                               static_cast<unsigned long long>(rounded))};
@@ -45,6 +49,19 @@ class Memory {
   uint64_t peak_bytes() const { return peak_bytes_; }
 
  private:
+  // Large blocks lie on huge pages where the system has them: weights are read from end to end for
+  // every token, and address translation would cost as much as the reading.
+  static void* allocate_aligned(uint64_t bytes) {
+    constexpr uint64_t kHuge = uint64_t{2} << 20;
+    if (bytes < 4 * kHuge) return std::aligned_alloc(64, bytes);
+    const uint64_t whole = (bytes + kHuge - 1) / kHuge * kHuge;
+    void* data = std::aligned_alloc(kHuge, whole);
+#if defined(__linux__)
+    if (data != nullptr) (void)madvise(data, whole, MADV_HUGEPAGE);
+#endif
+    return data;
+  }
+
   uint64_t limit_bytes_;
   uint64_t used_bytes_ = 0;
   uint64_t peak_bytes_ = 0;

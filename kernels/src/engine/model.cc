@@ -162,6 +162,7 @@ extern "C" void cov_model_trim(cov_model* model) {
   model->backward_weights = covenant::PackedWeights();
   model->activations = covenant::Activations();
   model->kept = covenant::KeptForward();
+  model->generation_weights.reset();
   model->attention_scratch.free();
   model->work.free();
 }

@@ -4,6 +4,7 @@
 #include <atomic>
 #include <cstdint>
 #include <exception>
+#include <memory>
 #include <new>
 #include <vector>
 
@@ -63,6 +64,8 @@ struct Activations {
   bool shared_ = false;
 };
 
+class GenerationWeights;
+
 // One forward whose backward may follow.
 struct KeptForward {
   bool valid = false;
@@ -92,6 +95,8 @@ struct cov_model {
   covenant::Buffer<float> attention_scratch, work;
   covenant::Activations activations;
   covenant::KeptForward kept;
+  // Packed weights that generate and replay leave for their next call.
+  std::shared_ptr<covenant::GenerationWeights> generation_weights;
 
   const float* parameters() const { return buffers[COV_PARAMETERS].data(); }
   float eps() const { return static_cast<float>(shape.rms_norm_eps); }

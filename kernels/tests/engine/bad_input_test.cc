@@ -198,7 +198,7 @@ void test_generation_requests() {
   TestModel model(shape, parameters);
   std::vector<int32_t> prompt(60, 2), tokens(64);
   const cov_generate_request good = {prompt.data(), 4, 8, 1.0f, 0, 1.0f, nullptr, 0, {}};
-  cov_generate_options options = {nullptr, 0, 0, nullptr, nullptr, nullptr};
+  cov_generate_options options = {};
   const auto run = [&](auto change) {
     cov_generate_request request = good;
     change(request);
@@ -235,21 +235,23 @@ void test_generation_requests() {
   std::vector<int32_t> completion(5, 3);
   cov_replay_request replay = {prompt.data(), 4, completion.data(), 5, 1.0f, 0, 1.0f, {}};
   const cov_replay_output nothing = {nullptr, nullptr, nullptr, nullptr};
-  CHECK_OK(cov_model_replay(model, &replay, 1, nullptr, nullptr, &nothing));
+  const cov_replay_options replay_options = {};
+  CHECK_OK(cov_model_replay(model, &replay, 1, &replay_options, &nothing));
   completion[4] = -1;
-  CHECK_CODE(cov_model_replay(model, &replay, 1, nullptr, nullptr, &nothing), COV_OUT_OF_RANGE);
+  CHECK_CODE(cov_model_replay(model, &replay, 1, &replay_options, &nothing), COV_OUT_OF_RANGE);
   completion[4] = 3;
   replay.completion_length = 0;
-  CHECK_CODE(cov_model_replay(model, &replay, 1, nullptr, nullptr, &nothing), COV_INVALID_ARGUMENT);
+  CHECK_CODE(cov_model_replay(model, &replay, 1, &replay_options, &nothing), COV_INVALID_ARGUMENT);
   replay.completion_length = 5;
   replay.prompt_length = 60;
-  CHECK_CODE(cov_model_replay(model, &replay, 1, nullptr, nullptr, &nothing), COV_OUT_OF_RANGE);
+  CHECK_CODE(cov_model_replay(model, &replay, 1, &replay_options, &nothing), COV_OUT_OF_RANGE);
   replay.prompt_length = 4;
   const int32_t cancel = 1;
-  CHECK_CODE(cov_model_replay(model, &replay, 1, nullptr, &cancel, &nothing), COV_CANCELLED);
+  const cov_replay_options cancelled = {nullptr, &cancel, 0};
+  CHECK_CODE(cov_model_replay(model, &replay, 1, &cancelled, &nothing), COV_CANCELLED);
   model.buffer(COV_PARAMETERS)[2 * 24] = NAN;
   CHECK(run([](cov_generate_request&) {}) == COV_NON_FINITE);
-  CHECK_CODE(cov_model_replay(model, &replay, 1, nullptr, nullptr, &nothing), COV_NON_FINITE);
+  CHECK_CODE(cov_model_replay(model, &replay, 1, &replay_options, &nothing), COV_NON_FINITE);
   TestModel small(shape, parameters, 1, parameters.size() * 4 + 20000);
   cov_generate_output output = {tokens.data(), nullptr, nullptr, nullptr, nullptr, 0, 0};
   CHECK_CODE(cov_model_generate(small, &good, 1, &options, &output), COV_MEMORY_LIMIT);

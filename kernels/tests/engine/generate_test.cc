@@ -62,7 +62,8 @@ void on_token(void* context, int32_t request, int32_t index, int32_t token, floa
   seen.tokens[static_cast<size_t>(request)].push_back(token);
 }
 
-std::vector<Result> generate(cov_model* model, const Job& job, int32_t max_batch) {
+std::vector<Result> generate(cov_model* model, const Job& job, int32_t max_batch,
+                             int32_t weights = COV_WEIGHTS_F32) {
   const size_t n = job.requests.size();
   std::vector<Result> results(n);
   std::vector<cov_generate_output> outputs(n);
@@ -85,7 +86,8 @@ std::vector<Result> generate(cov_model* model, const Job& job, int32_t max_batch
   const cov_fingerprint_options fingerprint = fingerprint_options();
   Seen seen;
   seen.tokens.resize(n);
-  const cov_generate_options options = {&fingerprint, kTop, max_batch, on_token, &seen, nullptr};
+  const cov_generate_options options = {&fingerprint, kTop, max_batch, on_token,
+                                        &seen,        nullptr, weights};
   CHECK_OK(cov_model_generate(model, job.requests.data(), static_cast<int32_t>(n), &options,
                               outputs.data()));
   for (size_t i = 0; i < n; ++i) {
@@ -125,7 +127,8 @@ struct Replayed {
   std::vector<int8_t> fingerprints;
 };
 
-std::vector<Replayed> replay(cov_model* model, const Job& job, const std::vector<Result>& results) {
+std::vector<Replayed> replay(cov_model* model, const Job& job, const std::vector<Result>& results,
+                             int32_t weights = COV_WEIGHTS_F32) {
   const size_t n = results.size();
   std::vector<Replayed> replayed(n);
   std::vector<cov_replay_request> requests(n);
@@ -150,7 +153,8 @@ std::vector<Replayed> replay(cov_model* model, const Job& job, const std::vector
     outputs[i] = {r.drawn.data(), r.margin.data(), r.log_probs.data(), r.fingerprints.data()};
   }
   const cov_fingerprint_options fingerprint = fingerprint_options();
-  CHECK_OK(cov_model_replay(model, requests.data(), static_cast<int32_t>(n), &fingerprint, nullptr,
+  const cov_replay_options options = {&fingerprint, nullptr, weights};
+  CHECK_OK(cov_model_replay(model, requests.data(), static_cast<int32_t>(n), &options,
                             outputs.data()));
   return replayed;
 }
@@ -252,7 +256,7 @@ void test_cancel() {
   int32_t cancel = 0;
   std::vector<int32_t> tokens(64);
   cov_generate_output output = {tokens.data(), nullptr, nullptr, nullptr, nullptr, 0, 0};
-  const cov_generate_options options = {nullptr, 0, 0, stop_after_five, &cancel, &cancel};
+  const cov_generate_options options = {nullptr, 0, 0, stop_after_five, &cancel, &cancel, 0};
   CHECK_CODE(cov_model_generate(model, job.requests.data(), 1, &options, &output), COV_CANCELLED);
   CHECK(output.token_count == 5);
 }
@@ -274,7 +278,7 @@ void test_distribution() {
                     nullptr, 0, {static_cast<uint8_t>(i), static_cast<uint8_t>(i >> 8)}};
     outputs[at] = {&tokens[at], &log_probs[at], nullptr, nullptr, nullptr, 0, 0};
   }
-  const cov_generate_options options = {nullptr, 0, 100, nullptr, nullptr, nullptr};
+  const cov_generate_options options = {nullptr, 0, 100, nullptr, nullptr, nullptr, 0};
   CHECK_OK(cov_model_generate(model, requests.data(), kDraws, &options, outputs.data()));
   std::vector<int32_t> counts(static_cast<size_t>(shape.vocab_size));
   for (size_t i = 0; i < tokens.size(); ++i) ++counts[static_cast<size_t>(tokens[i])];

@@ -100,7 +100,8 @@ struct Fixture {
     std::memcpy(request.sampling_seed, requests[0].sampling_seed, 32);
     cov_replay_output output = {};
     output.drawn = drawn.data();
-    return cov_model_replay(*model, &request, 1, &fingerprint, nullptr, &output);
+    const cov_replay_options options = {&fingerprint, nullptr, COV_WEIGHTS_F32};
+    return cov_model_replay(*model, &request, 1, &options, &output);
   }
 };
 

@@ -1,18 +1,22 @@
 // Replay: a prefill of prompt and completion that says what the bound sampler would have drawn at
 // every completion position.
 #include <algorithm>
+#include <atomic>
 #include <cmath>
+#include <deque>
+#include <memory>
 
 #include "covenant/rng.h"
-#include "engine/fingerprint.h"
 #include "engine/head.h"
 #include "engine/isa/table.h"
-#include "engine/sampler.h"
+#include "generate/decoder.h"
+#include "generate/fingerprint.h"
+#include "generate/sampler.h"
 
 namespace covenant {
 namespace {
 
-constexpr int64_t kReplayRows = 512;  // tokens computed together, unless one request is longer
+constexpr int64_t kReplayRows = 512;  // positions computed together
 
 // One completion token to check.
 struct Position {
@@ -42,76 +46,109 @@ void check_requests(const cov_model& model, const cov_replay_request* requests, 
 
 class Replay {
  public:
-  Replay(cov_model& model, const cov_replay_request* requests,
+  Replay(cov_model& model, const GenerationWeights& weights, const cov_replay_request* requests,
          const cov_fingerprint_options* fingerprint, const cov_replay_output* outputs)
       : model_(model),
         requests_(requests),
         outputs_(outputs),
+        pool_(model.memory, model.layout.attention, model.layout.layers,
+              weights.type() != COV_WEIGHTS_F32, 0),
+        decoder_(model, weights, pool_),
         fingerprint_(fingerprint, model.layout.d, model.eps()),
         samplers_(static_cast<size_t>(model.pool.threads()), Sampler(model.layout.vocab)),
         normed_(samplers_.size(), std::vector<float>(static_cast<size_t>(model.layout.d))) {}
 
-  // Requests [first, last) in one prefill.
-  void run(int32_t first, int32_t last);
+  cov_status run(int32_t count, const int32_t* cancel);
 
  private:
+  // A request that has entered the pass under way.
+  struct Open {
+    int32_t request;
+    std::vector<int32_t> tokens;  // all that is fed: the last completion token is not
+    int64_t done = 0;
+    PageTable pages;
+  };
+
+  void enter(int32_t request);
+  void pass();
   bool finish(const float* logits, const float* hidden, const Position& position);
 
   cov_model& model_;
   const cov_replay_request* requests_;
   const cov_replay_output* outputs_;
+  PagePool pool_;
+  Decoder decoder_;
+  DecoderRows rows_;
+  std::deque<std::unique_ptr<Open>> open_;  // the last one may be there in part
   Fingerprint fingerprint_;
   std::vector<Sampler> samplers_;
   std::vector<std::vector<float>> normed_;
 };
 
-void Replay::run(int32_t first, int32_t last) {
-  const AttentionShape& shape = model_.layout.attention;
-  std::vector<Segment> segments;
-  std::vector<int32_t> tokens, positions;
+void Replay::enter(int32_t request) {
+  const cov_replay_request& r = requests_[request];
+  auto open = std::make_unique<Open>();
+  open->request = request;
+  open->tokens.assign(r.prompt, r.prompt + r.prompt_length);
+  open->tokens.insert(open->tokens.end(), r.completion, r.completion + r.completion_length - 1);
+  if (!open->pages.reserve(pool_, 0, static_cast<int64_t>(open->tokens.size())))
+    throw Failure{pool_.refusal()};
+  open_.push_back(std::move(open));
+}
+
+cov_status Replay::run(int32_t count, const int32_t* cancel) {
+  int32_t next = 0;
+  while (next < count || !open_.empty()) {
+    if (cancel != nullptr && __atomic_load_n(cancel, __ATOMIC_RELAXED) != 0)
+      return cov_error(COV_CANCELLED, "replay was cancelled");
+    int64_t rows = 0;
+    for (const std::unique_ptr<Open>& open : open_)
+      rows += static_cast<int64_t>(open->tokens.size()) - open->done;
+    for (; next < count && rows < kReplayRows; ++next) {
+      enter(next);
+      rows += static_cast<int64_t>(open_.back()->tokens.size());
+    }
+    pass();
+  }
+  return cov_ok();
+}
+
+// At most kReplayRows rows of the open requests, in order.
+void Replay::pass() {
   std::vector<Position> checks;
   std::vector<int64_t> rows;
-  int64_t longest = 0;
-  for (int32_t i = first; i < last; ++i) {
-    const cov_replay_request& r = requests_[i];
-    const int64_t row = static_cast<int64_t>(tokens.size());
-    tokens.insert(tokens.end(), r.prompt, r.prompt + r.prompt_length);
-    tokens.insert(tokens.end(), r.completion, r.completion + r.completion_length - 1);
-    const int64_t count = static_cast<int64_t>(tokens.size()) - row;
-    for (int64_t t = 0; t < count; ++t) positions.push_back(static_cast<int32_t>(t));
-    segments.push_back({row, count});
-    longest = std::max(longest, count);
-    for (int32_t t = 0; t < r.completion_length; ++t) {
-      rows.push_back(row + r.prompt_length - 1 + t);
-      checks.push_back({i, t});
+  rows_.clear();
+  for (const std::unique_ptr<Open>& open : open_) {
+    const int64_t length = static_cast<int64_t>(open->tokens.size());
+    const int64_t count = std::min(length - open->done, kReplayRows - rows_.count());
+    if (count == 0) break;
+    const int64_t row = rows_.count(), start = open->done;
+    rows_.add(open->tokens.data() + start, count, start, &open->pages);
+    open->done += count;
+    const int64_t first = requests_[open->request].prompt_length - 1;  // predicts the completion
+    for (int64_t t = std::max(first, start); t < start + count; ++t) {
+      rows.push_back(row + t - start);
+      checks.push_back({open->request, static_cast<int32_t>(t - first)});
     }
   }
-  const int64_t scratch_size = attention_scratch_size(shape, longest);
-  float* scratch =
-      model_.attention_scratch.reserve(model_.memory, scratch_size * model_.pool.threads());
-  prepare_rope(model_, longest);
-  model_.activations.reserve(model_.memory, model_.layout, static_cast<int64_t>(tokens.size()),
-                             true);
-  forward_layers(model_, tokens.data(), positions.data(), model_.activations,
-                 [&](int64_t, const float* qkv, float* out, float*) {
-                   attention(model_.pool, shape, segments.data(),
-                             static_cast<int64_t>(segments.size()), qkv, out, nullptr, scratch,
-                             scratch_size);
-                 });
-  HeadWork work(model_, model_.work.reserve(model_.memory, head_work_size(model_)));
-  const int64_t total = static_cast<int64_t>(rows.size()), chunk = head_chunk_rows(model_);
+  decoder_.run(rows_);
+  const int64_t total = static_cast<int64_t>(rows.size()), chunk = decoder_.logit_rows();
   std::atomic<bool> finite{true};
   for (int64_t from = 0; from < total; from += chunk) {
     const int64_t count = std::min(chunk, total - from);
-    head_logits(model_, model_.activations.last, rows.data() + from, count, work);
+    const float* logits = decoder_.logits(rows.data() + from, count);
     model_.pool.run(count, [&](int64_t i) {
       const size_t at = static_cast<size_t>(from + i);
-      if (!finish(work.logits + i * model_.layout.vocab,
-                  model_.activations.last + rows[at] * model_.layout.d, checks[at]))
+      if (!finish(logits + i * model_.layout.vocab, decoder_.hidden(rows[at]), checks[at]))
         finite.store(false, std::memory_order_relaxed);
     });
   }
   if (!finite.load()) throw Failure{cov_error(COV_NON_FINITE, "the logits are not finite")};
+  while (!open_.empty() &&
+         open_.front()->done == static_cast<int64_t>(open_.front()->tokens.size())) {
+    open_.front()->pages.clear(pool_);
+    open_.pop_front();
+  }
 }
 
 bool Replay::finish(const float* logits, const float* hidden, const Position& position) {
@@ -139,32 +176,21 @@ bool Replay::finish(const float* logits, const float* hidden, const Position& po
 }  // namespace covenant
 
 extern "C" cov_status cov_model_replay(cov_model* model, const cov_replay_request* requests,
-                                       int32_t request_count,
-                                       const cov_fingerprint_options* fingerprint,
-                                       const int32_t* cancel, const cov_replay_output* outputs) {
-  if (model == nullptr || request_count < 0 ||
+                                       int32_t request_count, const cov_replay_options* options,
+                                       const cov_replay_output* outputs) {
+  if (model == nullptr || options == nullptr || request_count < 0 ||
       (request_count > 0 && (requests == nullptr || outputs == nullptr)))
-    return cov_error(COV_INVALID_ARGUMENT, "model, requests and outputs must be given");
+    return cov_error(COV_INVALID_ARGUMENT, "model, requests, options and outputs must be given");
+  const cov_fingerprint_options* fingerprint = options->fingerprint;
   if (fingerprint != nullptr && (fingerprint->dims < 1 || fingerprint->dims > 64))
     return cov_error(COV_INVALID_ARGUMENT, "fingerprint dims must be in [1, 64]");
+  if (options->weights < COV_WEIGHTS_F32 || options->weights > COV_WEIGHTS_INT8)
+    return cov_error(COV_INVALID_ARGUMENT, "weights is %d, no weight type", options->weights);
   return covenant::guarded([&] {
     covenant::check_requests(*model, requests, request_count);
-    covenant::pack_weights(*model, false);
-    covenant::Replay replay(*model, requests, fingerprint, outputs);
-    for (int32_t first = 0; first < request_count;) {
-      if (cancel != nullptr && __atomic_load_n(cancel, __ATOMIC_RELAXED) != 0)
-        return cov_error(COV_CANCELLED, "replay was cancelled");
-      int64_t rows = 0;
-      int32_t last = first;
-      for (; last < request_count; ++last) {
-        const int64_t more =
-            int64_t{requests[last].prompt_length} + requests[last].completion_length;
-        if (last > first && rows + more > covenant::kReplayRows) break;
-        rows += more;
-      }
-      replay.run(first, last);
-      first = last;
-    }
-    return cov_ok();
+    const covenant::GenerationWeights& weights =
+        covenant::packed_generation_weights(*model, options->weights);
+    return covenant::Replay(*model, weights, requests, fingerprint, outputs)
+        .run(request_count, options->cancel);
   });
 }

@@ -1,5 +1,5 @@
 // Inverse transform sampling in token order with double sums.
-#include "engine/sampler.h"
+#include "generate/sampler.h"
 
 #include <algorithm>
 #include <numeric>

@@ -1,5 +1,5 @@
 // p_m = sum_i sign(m, i) y_i / sqrt(hidden); the byte is 16 p_m, rounded and clamped.
-#include "engine/fingerprint.h"
+#include "generate/fingerprint.h"
 
 #include <algorithm>
 #include <cmath>
