@@ -23,7 +23,7 @@ export const supervisedSchema = z
      * Tuning stops at this probe reward: reinforcement learns from groups that hold both successes and
      * failures, and a policy that is right every other time gives the most of them.
      */
-    targetReward: z.number().min(0).max(1).default(0.6),
+    targetReward: z.number().min(0).max(1).default(0.55),
   })
   .prefault({});
 
@@ -34,11 +34,11 @@ export const policySchema = z
     rule: z.enum(["grpo", "dr_grpo"]).default("grpo"),
     /** Policy versions to train. */
     versions: z.number().int().min(0).max(1_000_000).default(40),
-    groupsPerVersion: count(32, 4096),
+    groupsPerVersion: count(64, 4096),
     /** Completions of a group. */
-    groupSize: z.number().int().min(2).max(64).default(8),
+    groupSize: z.number().int().min(2).max(64).default(4),
     /** Groups to learn from, by descending frontier value. */
-    trainGroupsMax: count(32, 4096),
+    trainGroupsMax: count(64, 4096),
     maxNewTokens: count(6, 4096),
     clipLow: z.number().positive().max(1).default(0.2),
     clipHigh: z.number().positive().max(10).default(0.28),
@@ -67,11 +67,11 @@ export const rolloutsSchema = z
     /** From challenge to openings. */
     openBlocks: count(60, 1_000_000),
     /** Groups that one worker may have in work. */
-    outstandingMax: count(8, 64),
+    outstandingMax: count(32, 64),
     /** When a worker without work is to ask again. */
     retryAfterMs: count(200, 60_000),
     /** Groups verified in one replay. */
-    verifyBatchGroups: count(32, 4096),
+    verifyBatchGroups: count(64, 4096),
     /** Below this many accepted groups with variance a version is not trained on. */
     minimumGroups: count(1, 4096),
   })

@@ -17,7 +17,7 @@ export const workerConfigSchema = z.strictObject({
   coldkeySeedFile: z.string().min(1).describe("File with the seed that pays registration, in hex"),
   dataDirectory: z.string().min(1).describe("Where received checkpoints are kept"),
   threads: z.number().int().min(1).max(1024).default(1).describe("Threads of the engine"),
-  capacity: z.number().int().min(1).max(64).default(8).describe("Groups asked for at once"),
+  capacity: z.number().int().min(1).max(64).default(32).describe("Groups asked for at once"),
   /** What the worker generates with; anything but `honest` exists to show that it is caught. */
   behaviour: z
     .enum(["honest", "substituted"])
