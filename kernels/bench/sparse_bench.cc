@@ -1,4 +1,6 @@
-// C1: compressing against the memory floor of 16 bytes a parameter (two reads, one in-place update).
+// C1: compressing against the memory floor of 16 bytes a parameter (three reads, one write).
+// C2: the updates of 20 peers, from their bytes into the parameters, against the floor of 8.4 bytes
+// a parameter (one read, one write, the updates).
 #include <cstdint>
 #include <string>
 #include <vector>
@@ -115,12 +117,68 @@ void bench_compress(const Options& options, const std::string& path) {
   require(cov_set_cpu_path(nullptr));
 }
 
+void bench_update(const Options& options, const std::string& path) {
+  require(cov_set_cpu_path(path.c_str()));
+  constexpr int kPeers = 20;
+  Model model(options.quick ? 4 : 16, kTwoBit);
+  std::vector<std::vector<uint8_t>> bodies;
+  for (int r = 0; r < kPeers; ++r) {
+    fill(model.feedback, 100 + static_cast<uint64_t>(r), 0.001f);
+    model.compress(kTwoBit, 2);
+    bodies.push_back(model.body);
+  }
+  const uint8_t* pointers[kPeers];
+  uint64_t sizes[kPeers];
+  float weights[kPeers];
+  for (size_t r = 0; r < kPeers; ++r) {
+    pointers[r] = bodies[r].data();
+    sizes[r] = bodies[r].size();
+    weights[r] = 1.0f;
+  }
+  const cov_merge_input input{pointers, sizes, weights, kPeers, COV_MERGE_CONTRIBUTORS, 1};
+  std::vector<int32_t> skipped(model.tensors.size());
+  int32_t skipped_count = 0;
+  const auto count = static_cast<int32_t>(model.tensors.size());
+  const double gigabytes = 1e-9 * (8.0 * static_cast<double>(model.base.size()) +
+                                   kPeers * static_cast<double>(model.body.size()));
+  for (const int threads : {1, 2}) {
+    double limit = 0;
+    double best = 1e9;
+    std::vector<double> ratios;
+    for (int round = 0; round < (options.quick ? 2 : 5); ++round) {
+      const double here = memory_gbps(threads, options);
+      const double time = best_s(0.1, [&] {
+        require(cov_sparse_update(model.base.data(), model.base.size(), &input,
+                                  model.tensors.data(), count, kTwoBit, 0.1f, threads,
+                                  skipped.data(), &skipped_count));
+      });
+      limit = std::max(limit, here);
+      best = std::min(best, time);
+      ratios.push_back(gigabytes / time / here);
+    }
+    const bool judged = threads == 2 && path == "avx512";
+    print(options, {.id = "C2." + path + ".t" + std::to_string(threads),
+                    .metric = "update from 20 peers, share of 8.4 B/parameter",
+                    .value = gigabytes / best,
+                    .unit = "GB/s",
+                    .yardstick = "memory floor from triad",
+                    .yardstick_value = limit,
+                    .ratio = median(ratios),
+                    .must = judged ? 0.4 : kNone,
+                    .aim = judged ? 0.65 : kNone});
+  }
+  require(cov_set_cpu_path(nullptr));
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
   const Options options = parse(argc, argv);
   for (const char* path : {"avx512", "avx2", "portable"}) {
     if (cov_set_cpu_path(path).code == COV_OK) bench_compress(options, path);
+  }
+  for (const char* path : {"avx512", "avx2", "portable"}) {
+    if (cov_set_cpu_path(path).code == COV_OK) bench_update(options, path);
   }
   return 0;
 }

@@ -117,7 +117,7 @@ typedef struct cov_sparse_source {
   float error_decay;      // beta, in [0, 1]
 } cov_sparse_source;
 
-// One pass over the parameters. body must have cov_sparse_size bytes. COV_SPARSE_NON_FINITE and
+// One pass over the parameters. threads 0: cov_default_threads. body must have cov_sparse_size bytes. COV_SPARSE_NON_FINITE and
 // COV_SPARSE_MAGNITUDE_TOO_LARGE name the tensor and leave error_feedback partly updated: reload it
 // from saved state.
 cov_status cov_sparse_compress(const cov_sparse_source* source, const cov_tensor_info* tensors,
@@ -179,6 +179,14 @@ typedef struct cov_merge_input {
 cov_status cov_sparse_merge(const cov_merge_input* input, const cov_tensor_info* tensors,
                             int32_t tensor_count, cov_sparse_format format, int32_t threads,
                             cov_bytes* merged);
+
+// cov_sparse_merge and cov_merged_apply (below) in one, with the same bits and refusals: for whoever
+// has all updates and wants the parameters, not the merged bytes. Decodes, sums and applies chunk by
+// chunk. Before a refusal no parameter is changed. threads 0: cov_default_threads.
+cov_status cov_sparse_update(float* parameters, uint64_t length, const cov_merge_input* input,
+                             const cov_tensor_info* tensors, int32_t tensor_count,
+                             cov_sparse_format format, float rate, int32_t threads,
+                             int32_t* skipped, int32_t* skipped_count);
 
 // Complete validation of the layout; values may be non-finite (applying reports them). *kept:
 // number of values.

@@ -5,8 +5,8 @@
 
 namespace covenant::sparse {
 
-void write_chunk(const SparsePath& path, uint8_t* bytes, const ChunkLayout& layout, int32_t mode, int32_t scale_code,
-                 int32_t scale, Levels levels, const uint16_t* indices, const float* values,
+void write_chunk(const SparsePath& path, uint8_t* bytes, const ChunkLayout& layout, int32_t mode,
+                 int32_t scale_code, int32_t scale, Levels levels, const uint16_t* indices, const float* values,
                  float* e) {
   uint8_t* const low = bytes + 1;
   uint8_t* const upper = low + layout.low_bytes;
@@ -59,21 +59,26 @@ int32_t read_chunk(const uint8_t* bytes, const ChunkLayout& layout, int32_t mode
     return COV_OK;
   }
   const uint8_t* const low = bytes + 1;
-  if (const int32_t reason = read_indices(low, layout, chunk); reason != COV_OK) return reason;
+  // The common layout has a fast reader; the slow one finds out what is wrong.
+  const bool common = layout.kept == 64 && layout.n == COV_SPARSE_CHUNK;
+  if (!common || !sparse_path().decode64(low, chunk.indices)) {
+    if (const int32_t reason = read_indices(low, layout, chunk); reason != COV_OK) return reason;
+  }
   const uint8_t* const codes = low + layout.low_bytes + layout.upper_bytes;
   if (!trailing_bits_zero(codes, static_cast<uint64_t>(layout.value_bits)))
     return COV_SPARSE_TRAILING_BITS;
   const int32_t scale = top_scale - kScaleCodeMax + scale_code;
   const float low_value = power(2 * scale + levels.low);
   const float high_value = power(2 * scale + levels.high);
+  const float by_code[4] = {low_value, -low_value, high_value, -high_value};
+  uint32_t seen = 0;
   for (int32_t j = 0; j < layout.kept; ++j) {
-    const uint32_t code =
-        get_bits(codes, static_cast<uint64_t>(j) * static_cast<uint64_t>(mode), mode);
-    const bool high = code & 2;
-    chunk.any_high |= high;
-    const float magnitude = high ? high_value : low_value;
-    chunk.values[j] = code & 1 ? -magnitude : magnitude;
+    const uint32_t place = static_cast<uint32_t>(j * mode);
+    const uint32_t code = codes[place >> 3] >> (place & 7) & (mode == 2 ? 3 : 1);
+    seen |= code;
+    chunk.values[j] = by_code[code];
   }
+  chunk.any_high = seen & 2;
   if (chunk.any_high && levels.low == levels.high) return COV_SPARSE_NOT_CANONICAL;
   chunk.kept = layout.kept;
   return COV_OK;

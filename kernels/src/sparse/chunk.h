@@ -11,8 +11,8 @@ namespace covenant::sparse {
 
 // Writes a chunk into zeroed bytes. values[j] belongs to indices[j]; what each is coded as is taken
 // off it, and the rest written to e[indices[j]].
-void write_chunk(const SparsePath& path, uint8_t* bytes, const ChunkLayout& layout, int32_t mode, int32_t scale_code,
-                 int32_t scale, Levels levels, const uint16_t* indices, const float* values,
+void write_chunk(const SparsePath& path, uint8_t* bytes, const ChunkLayout& layout, int32_t mode,
+                 int32_t scale_code, int32_t scale, Levels levels, const uint16_t* indices, const float* values,
                  float* e);
 
 // A parsed chunk. kept is 0 when it sends nothing.

@@ -119,7 +119,8 @@ class Compressor {
   void sample(const Task& task) {
     TensorPlan& plan = plans_[static_cast<size_t>(task.tensor)];
     uint32_t hint = plan.hint.load(std::memory_order_relaxed);
-    for (uint64_t at = task.first; at < task.end; ++at) gather_chunk(task.tensor, at * plan.stride, &hint);
+    for (uint64_t at = task.first; at < task.end; ++at)
+      gather_chunk(task.tensor, at * plan.stride, &hint);
     plan.hint.store(hint, std::memory_order_relaxed);
     if (plan.to_sample.fetch_sub(1, std::memory_order_acq_rel) == 1) {
       choose_levels(plan);

@@ -10,9 +10,9 @@
 #include <vector>
 
 #include "core/thread_pool.h"
-#include "sparse/body.h"
+#include "covenant/model.h"
 #include "sparse/merged.h"
-#include "sparse/norm.h"
+#include "sparse/peers.h"
 
 namespace covenant::sparse {
 namespace {
@@ -27,32 +27,24 @@ struct Task {
 
 class Merger {
  public:
-  Merger(const cov_merge_input& input, const cov_tensor_info* tensors, int32_t tensor_count,
-         cov_sparse_format format)
-      : input_(input), tensors_(tensors), format_(format), full_(COV_SPARSE_CHUNK, format) {
-    for (int32_t r = 0; r < input.count; ++r) {
-      if (input.weights[r] > 0) peers_.push_back(r);
-    }
-    for (const int32_t r : peers_) total_weight_ = total_weight_ + input.weights[r];
-    uint64_t body_at = kHeaderBytes;
+  Merger(const cov_merge_input& input, const Peers& peers, const cov_tensor_info* tensors,
+         int32_t tensor_count, cov_sparse_format format)
+      : input_(input),
+        peers_(peers),
+        tensors_(tensors),
+        format_(format),
+        full_(COV_SPARSE_CHUNK, format) {
     for (int32_t t = 0; t < tensor_count; ++t) {
-      body_at_.push_back(body_at);
       const uint64_t chunks = chunk_count(tensors[t].length);
       for (uint64_t first = 0; first < chunks; first += kChunksPerTask) {
         tasks_.push_back({t, first, std::min(chunks, first + kChunksPerTask)});
       }
-      body_at += tensor_size(tensors[t].length, format).bytes;
     }
-    factors_.assign(static_cast<size_t>(tensor_count) * peers_.size(), 1.0f);
     parts_.resize(tasks_.size());
   }
 
   // Serialises into `merged`.
   cov_status run(ThreadPool& pool, int32_t tensor_count, cov_bytes* merged) {
-    if (input_.clip_to_median_norm) {
-      pool.run(tensor_count,
-               [this](int64_t t) { guard([&] { find_factors(static_cast<int32_t>(t)); }); });
-    }
     pool.run(static_cast<int64_t>(tasks_.size()),
              [this](int64_t task) { guard([&] { merge_task(static_cast<size_t>(task)); }); });
     if (out_of_memory_) throw std::bad_alloc();
@@ -63,7 +55,7 @@ class Merger {
     std::memcpy(data, "CVM1", 4);
     data[4] = static_cast<uint8_t>(input_.rule);
     data[5] = input_.clip_to_median_norm ? 1 : 0;
-    store_u16(data + 6, static_cast<uint16_t>(peers_.size()));
+    store_u16(data + 6, static_cast<uint16_t>(peers_.count()));
     store_u32(data + 8, static_cast<uint32_t>(tensor_count));
     uint8_t* at = data + kMergedHeaderBytes;
     for (const auto& part : parts_) {
@@ -86,33 +78,13 @@ class Merger {
   }
 
   // The body was validated, so reading cannot fail.
-  void read(int32_t peer, int32_t t, uint64_t c, Chunk& chunk) const {
-    const uint8_t* const at = input_.bodies[peer] + body_at_[static_cast<size_t>(t)];
+  void read(size_t peer, int32_t t, uint64_t c, Chunk& chunk) const {
+    const uint8_t* const at = peers_.tensor_bytes(t, peer);
     TensorHeader header;
     read_tensor_header(at, format_, header);
     const ChunkLayout layout(chunk_length(tensors_[t].length, c), format_);
     read_chunk(at + chunk_at(c, full_, format_), layout, format_.mode, header.top_scale,
                header.levels, chunk);
-  }
-
-  float& factor(int32_t t, size_t peer) {
-    return factors_[static_cast<size_t>(t) * peers_.size() + peer];
-  }
-
-  void find_factors(int32_t t) {
-    std::vector<double> norms(peers_.size());
-    MagnitudeCounts counts;
-    for (size_t p = 0; p < peers_.size(); ++p) {
-      count_magnitudes(input_.bodies[peers_[p]] + body_at_[static_cast<size_t>(t)],
-                       tensors_[t].length, format_, counts);
-      norms[p] = norm_of(counts);
-    }
-    std::vector<double> sorted = norms;
-    std::sort(sorted.begin(), sorted.end());
-    const double median = sorted[(sorted.size() - 1) / 2];
-    for (size_t p = 0; p < peers_.size(); ++p) {
-      if (norms[p] > median) factor(t, p) = static_cast<float>(median / norms[p]);
-    }
   }
 
   void merge_task(size_t index) {
@@ -130,10 +102,10 @@ class Merger {
     std::fill_n(weight, n, 0.0f);
     std::fill_n(sent, n, false);
     Chunk chunk;
-    for (size_t p = 0; p < peers_.size(); ++p) {
-      read(peers_[p], t, c, chunk);
-      const float w = input_.weights[peers_[p]];
-      const float f = factor(t, p);
+    for (size_t p = 0; p < peers_.count(); ++p) {
+      read(p, t, c, chunk);
+      const float w = peers_.weight(p);
+      const float f = peers_.factor(t, p);
       for (int32_t j = 0; j < chunk.kept; ++j) {
         const uint16_t i = chunk.indices[j];
         const float clipped = f * chunk.values[j];
@@ -160,41 +132,20 @@ class Merger {
     at += 2 + layout.bytes();
     for (int32_t j = 0; j < m; ++j, at += 4) {
       const uint16_t i = positions[j];
-      const float divisor = input_.rule == COV_MERGE_ALL ? total_weight_ : weight[i];
+      const float divisor = input_.rule == COV_MERGE_ALL ? peers_.total_weight() : weight[i];
       store_u32(&out[at], std::bit_cast<uint32_t>(sum[i] / divisor));
     }
   }
 
   const cov_merge_input& input_;
+  const Peers& peers_;
   const cov_tensor_info* const tensors_;
   const cov_sparse_format format_;
   const ChunkLayout full_;
-  std::vector<int32_t> peers_;  // those with weight, in order
-  float total_weight_ = 0;
-  std::vector<uint64_t> body_at_;  // of each tensor
   std::vector<Task> tasks_;
-  std::vector<float> factors_;  // per tensor and peer
   std::vector<std::vector<uint8_t>> parts_;
   std::atomic<bool> out_of_memory_{false};
 };
-
-cov_status check_input(const cov_merge_input& input) {
-  if (input.count < 1 || input.count > COV_SPARSE_PEERS_MAX) {
-    return cov_error(COV_INVALID_ARGUMENT, "%d updates to merge; 1 to %d are possible", input.count,
-                     COV_SPARSE_PEERS_MAX);
-  }
-  if (input.rule != COV_MERGE_CONTRIBUTORS && input.rule != COV_MERGE_ALL) {
-    return cov_error(COV_INVALID_ARGUMENT, "merge rule %d is not known", input.rule);
-  }
-  bool any = false;
-  for (int32_t r = 0; r < input.count; ++r) {
-    if (!(input.weights[r] >= 0) || !std::isfinite(input.weights[r])) {
-      return cov_error(COV_INVALID_ARGUMENT, "weight %d is not a finite number of at least 0", r);
-    }
-    any |= input.weights[r] > 0;
-  }
-  return any ? cov_ok() : cov_error(COV_INVALID_ARGUMENT, "all weights are zero");
-}
 
 }  // namespace
 }  // namespace covenant::sparse
@@ -205,16 +156,16 @@ cov_status cov_sparse_merge(const cov_merge_input* input, const cov_tensor_info*
                             int32_t tensor_count, cov_sparse_format format, int32_t threads,
                             cov_bytes* merged) {
   *merged = {nullptr, 0};
-  if (cov_status status = check_input(*input); status.code != COV_OK) return status;
-  for (int32_t r = 0; r < input->count; ++r) {
-    const cov_status status = cov_sparse_check(input->bodies[r], input->body_bytes[r], tensors,
-                                               tensor_count, format, nullptr);
-    if (status.code != COV_OK) return refuse(status.code, "update %d: %s", r, status.message);
-  }
+  if (cov_status status = check_merge_input(*input); status.code != COV_OK) return status;
+  if (cov_status status = check_format(format); status.code != COV_OK) return status;
+  if (cov_status status = check_tensors(tensors, tensor_count, UINT64_MAX); status.code != COV_OK)
+    return status;
   try {
-    Merger merger(*input, tensors, tensor_count, format);
-    covenant::ThreadPool pool(std::max(1, threads));
-    return merger.run(pool, tensor_count, merged);
+    covenant::ThreadPool pool(threads > 0 ? threads : cov_default_threads());
+    Peers peers(*input, tensors, tensor_count, format);
+    if (cov_status status = peers.check(pool); status.code != COV_OK) return status;
+    peers.find_factors(pool);
+    return Merger(*input, peers, tensors, tensor_count, format).run(pool, tensor_count, merged);
   } catch (const std::bad_alloc&) {
     return cov_error(COV_OUT_OF_MEMORY, "no memory for the merged update");
   }

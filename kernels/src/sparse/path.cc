@@ -7,10 +7,15 @@
 namespace covenant::sparse {
 namespace {
 
-constexpr SparsePath kPortable = {gather_portable, magnitude_portable, encode_portable};
+constexpr SparsePath kPortable = {gather_portable, magnitude_portable, encode_portable,
+                                  decode64_portable, apply_portable};
 #if defined(__x86_64__)
-constexpr SparsePath kAvx2 = {gather_avx2, magnitude_portable, encode_portable};
-constexpr SparsePath kAvx512 = {gather_avx512, magnitude_avx512, encode64_avx512};
+constexpr SparsePath kAvx2 = {gather_avx2, magnitude_portable, encode_portable, decode64_avx2,
+                              apply_avx2};
+constexpr SparsePath kAvx512 = {gather_avx512, magnitude_avx512, encode64_avx512, decode64_avx2,
+                                apply_avx512};
+constexpr SparsePath kAvx512Vbmi = {gather_avx512, magnitude_avx512, encode64_avx512,
+                                    decode64_avx512vbmi, apply_avx512};
 #endif
 
 }  // namespace
@@ -21,7 +26,10 @@ const SparsePath& sparse_path() {
   const char* const name = cov_cpu_path();
   if (std::strcmp(name, "portable") == 0) return kPortable;
   if (!__builtin_cpu_supports("bmi2")) return kPortable;
-  return std::strcmp(name, "avx2") == 0 ? kAvx2 : kAvx512;
+  if (std::strcmp(name, "avx2") == 0) return kAvx2;
+  const bool vbmi =
+      __builtin_cpu_supports("avx512vbmi") && __builtin_cpu_supports("avx512vbmi2");
+  return vbmi ? kAvx512Vbmi : kAvx512;
 #else
   return kPortable;
 #endif

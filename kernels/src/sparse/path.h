@@ -1,6 +1,7 @@
 // The functions of the CPU path in use (cov_cpu_path), so that forcing a path forces this code too.
 #pragma once
 
+#include "sparse/decode.h"
 #include "sparse/encode.h"
 #include "sparse/gather.h"
 
@@ -10,6 +11,8 @@ struct SparsePath {
   GatherFunction gather;
   MagnitudeFunction magnitude;
   EncodeFunction encode64;  // of chunks that keep 64 values
+  DecodeFunction decode64;
+  ApplyFunction apply;
 };
 
 const SparsePath& sparse_path();
