@@ -65,7 +65,7 @@ cov_status cov_sparse_check(const uint8_t* body, uint64_t body_bytes,
                             const cov_tensor_info* tensors, int32_t tensor_count,
                             cov_sparse_format format, uint64_t* kept) {
   uint64_t count = 0;
-  const cov_status status = visit_chunks(
+  const cov_status status = visit_chunks<false>(
       body, body_bytes, tensors, tensor_count, format,
       [&](int32_t, uint64_t, const Chunk& chunk) { count += static_cast<uint64_t>(chunk.kept); });
   if (kept != nullptr) *kept = status.code == COV_OK ? count : 0;

@@ -30,14 +30,16 @@ inline uint64_t chunk_at(uint64_t chunk, const ChunkLayout& full, cov_sparse_for
 cov_status refuse_tensor(int32_t code, const cov_tensor_info& tensor, uint64_t chunk);
 
 // Validates the body while calling visit(tensor, first index of the chunk in the flat buffer,
-// chunk) for each chunk that sends something, in ascending order.
-template <typename Visit>
+// chunk) for each chunk that sends something, in ascending order. Without kValues the chunk has only
+// its number of values.
+template <bool kValues = true, typename Visit>
 cov_status visit_chunks(const uint8_t* body, uint64_t body_bytes, const cov_tensor_info* tensors,
                         int32_t tensor_count, cov_sparse_format format, const Visit& visit) {
   if (cov_status status = check_body_frame(body, body_bytes, tensors, tensor_count, format);
       status.code != COV_OK) {
     return status;
   }
+  const SparsePath& path = sparse_path();
   const ChunkLayout full(COV_SPARSE_CHUNK, format);
   const uint8_t* at = body + kHeaderBytes;
   Chunk chunk;
@@ -53,7 +55,9 @@ cov_status visit_chunks(const uint8_t* body, uint64_t body_bytes, const cov_tens
       const ChunkLayout layout = n == COV_SPARSE_CHUNK ? full : ChunkLayout(n, format);
       const uint8_t* const bytes = at + chunk_at(c, full, format);
       const int32_t reason =
-          read_chunk(bytes, layout, format.mode, header.top_scale, header.levels, chunk);
+          kValues ? read_chunk(bytes, layout, format.mode, header.top_scale, header.levels, chunk)
+                  : check_chunk(path, bytes, layout, format.mode, header.top_scale, header.levels,
+                                chunk);
       if (reason != COV_OK) return refuse_tensor(reason, tensors[t], c);
       if (bytes[0] > top_code) top_code = bytes[0];
       if (chunk.kept > 0)

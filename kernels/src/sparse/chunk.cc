@@ -84,4 +84,16 @@ int32_t read_chunk(const uint8_t* bytes, const ChunkLayout& layout, int32_t mode
   return COV_OK;
 }
 
+int32_t check_chunk(const SparsePath& path, const uint8_t* bytes, const ChunkLayout& layout,
+                    int32_t mode, int32_t top_scale, Levels levels, Chunk& chunk) {
+  // The value codes of 64 values fill whole bytes, so that all there is to check is the indices and
+  // that nothing is high when there is one level.
+  if (layout.kept == 64 && layout.n == COV_SPARSE_CHUNK && bytes[0] != 0 &&
+      (mode == 1 || levels.low != levels.high) && path.decode64(bytes + 1, chunk.indices)) {
+    chunk.kept = 64;
+    return COV_OK;
+  }
+  return read_chunk(bytes, layout, mode, top_scale, levels, chunk);
+}
+
 }  // namespace covenant::sparse

@@ -28,4 +28,8 @@ struct Chunk {
 int32_t read_chunk(const uint8_t* bytes, const ChunkLayout& layout, int32_t mode, int32_t top_scale,
                    Levels levels, Chunk& chunk);
 
+// The same verdict without the values: of `chunk` only kept is defined.
+int32_t check_chunk(const SparsePath& path, const uint8_t* bytes, const ChunkLayout& layout,
+                    int32_t mode, int32_t top_scale, Levels levels, Chunk& chunk);
+
 }  // namespace covenant::sparse

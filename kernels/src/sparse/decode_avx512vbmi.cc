@@ -27,6 +27,16 @@ constexpr Bytes groups() {
     out.at[i] = static_cast<uint8_t>(6 * (i / 8) + (i % 8 < 6 ? i % 8 : 0));
   return out;
 }
+// Words 1 to 32 of two vectors.
+struct Words {
+  uint16_t at[32];
+};
+constexpr Words shift() {
+  Words out{};
+  for (int i = 0; i < 32; ++i) out.at[i] = static_cast<uint16_t>(i + 1);
+  return out;
+}
+alignas(64) constexpr Words kShift = shift();
 alignas(64) constexpr Bytes kIota = iota();
 alignas(64) constexpr Bytes kGroups = groups();
 
@@ -39,12 +49,12 @@ bool decode64_avx512vbmi(const uint8_t* fields, uint16_t indices[64]) {
   if (first + __builtin_popcountll(upper[1]) != 64) return false;
   // Places of the set bits, then how many clear ones are before each.
   const __m512i order = _mm512_load_si512(kIota.at);
-  alignas(64) uint8_t places[128];
-  _mm512_store_si512(places, _mm512_maskz_compress_epi8(upper[0], order));
-  _mm512_storeu_si512(places + first,
-                      _mm512_add_epi8(_mm512_maskz_compress_epi8(upper[1], order),
-                                      _mm512_set1_epi8(64)));
-  const __m512i rows = _mm512_sub_epi8(_mm512_load_si512(places), order);
+  const __m512i second = _mm512_add_epi8(_mm512_maskz_compress_epi8(upper[1], order),
+                                         _mm512_set1_epi8(64));
+  const uint64_t behind = first == 64 ? 0 : ~0ull << first;
+  const __m512i places = _mm512_mask_expand_epi8(_mm512_maskz_compress_epi8(upper[0], order),
+                                                 behind, second);
+  const __m512i rows = _mm512_sub_epi8(places, order);
   // The six low bits of each: eight fields from every six bytes.
   const __m512i packed =
       _mm512_permutexvar_epi8(_mm512_load_si512(kGroups.at), _mm512_maskz_loadu_epi8(
@@ -60,10 +70,12 @@ bool decode64_avx512vbmi(const uint8_t* fields, uint16_t indices[64]) {
   const __m512i high = _mm512_or_si512(_mm512_slli_epi16(words(rows, 1), 6), words(lows, 1));
   _mm512_storeu_si512(indices, low);
   _mm512_storeu_si512(indices + 32, high);
-  const __m512i next = _mm512_loadu_si512(indices + 1);
-  const __mmask32 ascending = _mm512_cmplt_epu16_mask(low, next);
+  // Each is below the one after it, the last below 4096.
+  const __m512i shift = _mm512_load_si512(kShift.at);
+  const __mmask32 ascending =
+      _mm512_cmplt_epu16_mask(low, _mm512_permutex2var_epi16(low, shift, high));
   const __mmask32 rest = _mm512_cmplt_epu16_mask(
-      high, _mm512_mask_loadu_epi16(_mm512_set1_epi16(4096), 0x7fffffff, indices + 33));
+      high, _mm512_permutex2var_epi16(high, shift, _mm512_set1_epi16(4096)));
   return (ascending & rest) == 0xffffffff;
 }
 

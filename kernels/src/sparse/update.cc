@@ -12,6 +12,10 @@
 #include "sparse/path.h"
 #include "sparse/peers.h"
 
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
 namespace covenant::sparse {
 namespace {
 
@@ -55,9 +59,18 @@ class Updater {
         sums_.get() + static_cast<size_t>(ThreadPool::worker()) * COV_SPARSE_CHUNK;
     const int32_t n = chunk_length(tensors_[t].length, c);
     float* const theta = parameters_ + tensors_[t].offset + c * COV_SPARSE_CHUNK;
-    // The parameters arrive while the updates are read.
-    for (int32_t i = 0; i < n; i += 16) __builtin_prefetch(theta + i, 1);
-    for (size_t p = 0; p < peers_.count(); ++p) add(t, c, n, p, sums);
+    const auto peers = static_cast<int32_t>(peers_.count());
+    const int32_t share = (COV_SPARSE_CHUNK / 16 + peers - 1) / peers * 16;
+    for (size_t p = 0; p < peers_.count(); ++p) {
+      // There are more peers than the processor follows streams, and long pauses between reading
+      // parameters: what the next chunk needs is asked for here.
+      const float* const own = theta + COV_SPARSE_CHUNK + static_cast<int32_t>(p) * share;
+      for (int32_t i = 0; i < share; i += 16) __builtin_prefetch(own + i, 1);
+      const uint8_t* const next = peers_.tensor_bytes(t, p) + chunk_at(c + 1, full_, format_);
+      __builtin_prefetch(next);
+      __builtin_prefetch(next + 64);
+      add(t, c, n, p, sums);
+    }
     path_.apply(theta, sums, n, rate_, divisor_);
   }
 
@@ -77,7 +90,7 @@ class Updater {
       for (int32_t j = 0; j < chunk.kept; ++j) {
         SumAndWeight& sum = sums[chunk.indices[j]];
         const float weighted = weight * (factor * chunk.values[j]);
-        sum = {sum.sum + weighted, sum.weight + weight};
+        add_term(sum, {weighted, weight});
       }
       return;
     }
@@ -96,6 +109,18 @@ class Updater {
                       : add_terms<1>(codes, indices, terms, sums);
   }
 
+  // Both sums at once: the loop over the values is what most of the time goes into.
+  static void add_term(SumAndWeight& sum, const SumAndWeight& term) {
+#if defined(__x86_64__)
+    const __m128 both = _mm_add_ps(
+        _mm_castsi128_ps(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(&sum))),
+        _mm_castsi128_ps(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(&term))));
+    _mm_storel_epi64(reinterpret_cast<__m128i*>(&sum), _mm_castps_si128(both));
+#else
+    sum = {sum.sum + term.sum, sum.weight + term.weight};
+#endif
+  }
+
   template <int kBits>
   static void add_terms(const uint8_t* codes, const uint16_t* indices, const SumAndWeight* terms,
                         SumAndWeight* sums) {
@@ -104,9 +129,7 @@ class Updater {
       uint64_t word;
       std::memcpy(&word, codes + first * kBits / 8, sizeof word);
       for (int32_t j = first; j < first + kPerWord; ++j, word >>= kBits) {
-        const SumAndWeight term = terms[word & ((1u << kBits) - 1)];
-        SumAndWeight& sum = sums[indices[j]];
-        sum = {sum.sum + term.sum, sum.weight + term.weight};
+        add_term(sums[indices[j]], terms[word & ((1u << kBits) - 1)]);
       }
     }
   }
