@@ -13,14 +13,9 @@
 #include "covenant/model.h"
 #include "covenant/rng.h"
 #include "covenant/sparse.h"
+#include "rows.h"
 
 namespace covenant_bench {
-
-inline void require(cov_status status) {
-  if (status.code == COV_OK) return;
-  std::fprintf(stderr, "%s\n", status.message);
-  std::exit(1);
-}
 
 // What a peer compresses at the end of a round.
 struct PseudoGradient {

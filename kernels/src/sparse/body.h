@@ -30,8 +30,8 @@ inline uint64_t chunk_at(uint64_t chunk, const ChunkLayout& full, cov_sparse_for
 cov_status refuse_tensor(int32_t code, const cov_tensor_info& tensor, uint64_t chunk);
 
 // Validates the body while calling visit(tensor, first index of the chunk in the flat buffer,
-// chunk) for each chunk that sends something, in ascending order. Without kValues the chunk has only
-// its number of values.
+// chunk) for each chunk that sends something, in ascending order. Without kValues the chunk has
+// only its number of values.
 template <bool kValues = true, typename Visit>
 cov_status visit_chunks(const uint8_t* body, uint64_t body_bytes, const cov_tensor_info* tensors,
                         int32_t tensor_count, cov_sparse_format format, const Visit& visit) {

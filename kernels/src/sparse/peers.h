@@ -1,4 +1,5 @@
-// The updates of several peers, validated, and how much each counts: what merging and updating share.
+// The updates of several peers, validated, and how much each counts: what merging and updating
+// share.
 #pragma once
 
 #include <atomic>
