@@ -94,7 +94,10 @@ inline PseudoGradient pseudo_gradient(const TrainingRun& run, const std::vector<
   out.base.resize(cov_parameter_count(&run.shape));
   require(cov_initial_parameters(&run.shape, run.seed, out.base.data(), out.base.size()));
   out.error_feedback.assign(out.base.size(), 0.0f);
-  const cov_model_options options = {out.base.data(), out.base.size(), run.threads, 0};
+  cov_model_options options{};
+  options.parameters = out.base.data();
+  options.parameter_count = out.base.size();
+  options.threads = run.threads;
   cov_model* model = nullptr;
   require(cov_model_create(&run.shape, &options, &model));
   float* parameters = nullptr;
