@@ -4,11 +4,9 @@
 #include <cstdio>
 #include <new>
 
+#include "hash/state_root.h"
+#include "rng/initial.h"
 #include "runtime/platform.h"
-
-using covenant::cuda::Device;
-using covenant::cuda::guard;
-using covenant::cuda::raise;
 
 namespace covenant::cuda {
 namespace {
@@ -92,6 +90,21 @@ cov_status memory(void* handle, uint64_t* bytes, uint64_t* peak_bytes) {
   });
 }
 
+cov_status make_initial_parameters(void* handle, const cov_model_shape* shape, uint64_t seed,
+                                   float* parameters, uint64_t length) {
+  return guard([&] {
+    Device& device = device_of(handle);
+    initial_parameters(device, *shape, seed, parameters, length);
+    device.finish();
+  });
+}
+
+cov_status hash_state(void* handle, const float* parameters, uint64_t length,
+                      const cov_tensor_info* tensors, int32_t tensor_count, uint8_t* root) {
+  return guard(
+      [&] { state_root(device_of(handle), parameters, length, tensors, tensor_count, root); });
+}
+
 }  // namespace
 }  // namespace covenant::cuda
 
@@ -109,6 +122,8 @@ covenant_cuda_backend() {
       .upload = upload,
       .download = download,
       .memory = memory,
+      .initial_parameters = make_initial_parameters,
+      .state_root = hash_state,
   };
   return &table;
 }

@@ -54,6 +54,20 @@ cov_status cov_device_download(cov_device* device, void* to, const void* from, u
 // Scratch memory included.
 cov_status cov_device_memory(cov_device* device, uint64_t* bytes, uint64_t* peak_bytes);
 
+// ---- Twins ---------------------------------------------------------------------------------
+//
+// As the CPU calls of the same name, with the parameters in memory of the device. Each returns when
+// its results are there.
+
+// cov_initial_parameters
+cov_status cov_device_initial_parameters(cov_device* device, const cov_model_shape* shape,
+                                         uint64_t seed, float* parameters, uint64_t length);
+
+// cov_state_root
+cov_status cov_device_state_root(cov_device* device, const float* parameters, uint64_t length,
+                                 const cov_tensor_info* tensors, int32_t tensor_count,
+                                 uint8_t root[COV_HASH_BYTES]);
+
 #ifdef __cplusplus
 }
 #endif

@@ -10,7 +10,7 @@
 namespace covenant::device {
 
 // Counts up with every change of the tables below.
-constexpr uint32_t kBackendVersion = 1;
+constexpr uint32_t kBackendVersion = 2;
 constexpr const char* kBackendSymbol = "covenant_cuda_backend";
 
 struct Backend {
@@ -26,6 +26,10 @@ struct Backend {
   cov_status (*upload)(void* device, void* to, const void* from, uint64_t bytes);
   cov_status (*download)(void* device, void* to, const void* from, uint64_t bytes);
   cov_status (*memory)(void* device, uint64_t* bytes, uint64_t* peak_bytes);
+  cov_status (*initial_parameters)(void* device, const cov_model_shape* shape, uint64_t seed,
+                                   float* parameters, uint64_t length);
+  cov_status (*state_root)(void* device, const float* parameters, uint64_t length,
+                           const cov_tensor_info* tensors, int32_t tensor_count, uint8_t* root);
 };
 
 using BackendFunction = const Backend* (*)();
