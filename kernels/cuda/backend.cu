@@ -7,6 +7,7 @@
 #include "hash/state_root.h"
 #include "rng/initial.h"
 #include "runtime/platform.h"
+#include "sparse/compress.h"
 
 namespace covenant::cuda {
 namespace {
@@ -105,6 +106,14 @@ cov_status hash_state(void* handle, const float* parameters, uint64_t length,
       [&] { state_root(device_of(handle), parameters, length, tensors, tensor_count, root); });
 }
 
+cov_status compress_update(void* handle, const cov_sparse_source* source,
+                           const cov_tensor_info* tensors, int32_t tensor_count,
+                           cov_sparse_format format, uint8_t* body, uint64_t body_bytes) {
+  return guard([&] {
+    compress(device_of(handle), *source, tensors, tensor_count, format, body, body_bytes);
+  });
+}
+
 }  // namespace
 }  // namespace covenant::cuda
 
@@ -124,6 +133,7 @@ covenant_cuda_backend() {
       .memory = memory,
       .initial_parameters = make_initial_parameters,
       .state_root = hash_state,
+      .sparse_compress = compress_update,
   };
   return &table;
 }

@@ -116,6 +116,11 @@ void Device::fill_zero(void* device, uint64_t bytes) {
   check(cudaMemsetAsync(device, 0, bytes, native(stream_)), "clearing memory of the device");
 }
 
+void Device::fill_ones(void* device, uint64_t bytes) {
+  if (bytes == 0) return;
+  check(cudaMemsetAsync(device, 0xff, bytes, native(stream_)), "clearing memory of the device");
+}
+
 void Device::finish() { check(cudaStreamSynchronize(native(stream_)), "work on the device"); }
 
 Arena::~Arena() { shrink(); }

@@ -56,6 +56,7 @@ class Device {
   void download(void* host, const void* device, uint64_t bytes);
   void copy(void* to, const void* from, uint64_t bytes);
   void fill_zero(void* device, uint64_t bytes);
+  void fill_ones(void* device, uint64_t bytes);  // every bit
   // Waits for everything queued; raises what went wrong in it.
   void finish();
 

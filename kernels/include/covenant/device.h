@@ -68,6 +68,12 @@ cov_status cov_device_state_root(cov_device* device, const float* parameters, ui
                                  const cov_tensor_info* tensors, int32_t tensor_count,
                                  uint8_t root[COV_HASH_BYTES]);
 
+// cov_sparse_compress: the three buffers of `source` are on the device, `body` is on the host.
+cov_status cov_device_sparse_compress(cov_device* device, const cov_sparse_source* source,
+                                      const cov_tensor_info* tensors, int32_t tensor_count,
+                                      cov_sparse_format format, uint8_t* body,
+                                      uint64_t body_bytes);
+
 #ifdef __cplusplus
 }
 #endif

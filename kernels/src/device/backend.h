@@ -10,7 +10,7 @@
 namespace covenant::device {
 
 // Counts up with every change of the tables below.
-constexpr uint32_t kBackendVersion = 2;
+constexpr uint32_t kBackendVersion = 3;
 constexpr const char* kBackendSymbol = "covenant_cuda_backend";
 
 struct Backend {
@@ -30,6 +30,9 @@ struct Backend {
                                    float* parameters, uint64_t length);
   cov_status (*state_root)(void* device, const float* parameters, uint64_t length,
                            const cov_tensor_info* tensors, int32_t tensor_count, uint8_t* root);
+  cov_status (*sparse_compress)(void* device, const cov_sparse_source* source,
+                                const cov_tensor_info* tensors, int32_t tensor_count,
+                                cov_sparse_format format, uint8_t* body, uint64_t body_bytes);
 };
 
 using BackendFunction = const Backend* (*)();

@@ -1,0 +1,60 @@
+// Calls of the codec with vectors, on the CPU and on the device.
+#pragma once
+
+#include <vector>
+
+#include "device_test.h"
+#include "sparse/fixtures.h"
+
+namespace covenant_test {
+
+using Table = std::vector<cov_tensor_info>;
+
+inline int32_t count_of(const Table& tensors) { return static_cast<int32_t>(tensors.size()); }
+
+// Device memory with the contents of a vector.
+class OnDevice {
+ public:
+  // `skew` floats before the data make its address unaligned.
+  OnDevice(cov_device* device, const std::vector<float>& values, size_t skew = 0)
+      : device_(device), count_(values.size()) {
+    CHECK_OK(cov_device_allocate(device, 4 * (count_ + skew), &memory_));
+    data_ = static_cast<float*>(memory_) + skew;
+    CHECK_OK(cov_device_upload(device, data_, values.data(), 4 * count_));
+  }
+  ~OnDevice() { cov_device_free(device_, memory_); }
+  OnDevice(const OnDevice&) = delete;
+  OnDevice& operator=(const OnDevice&) = delete;
+  float* data() const { return data_; }
+  std::vector<float> read() const {
+    std::vector<float> out(count_);
+    CHECK_OK(cov_device_download(device_, out.data(), data_, 4 * count_));
+    return out;
+  }
+
+ private:
+  cov_device* device_;
+  uint64_t count_;
+  void* memory_ = nullptr;
+  float* data_ = nullptr;
+};
+
+inline Compressed compress_on_device(cov_device* device, const Table& tensors,
+                                     cov_sparse_format format, const std::vector<float>& base,
+                                     const std::vector<float>& current,
+                                     const std::vector<float>& error_feedback, float decay,
+                                     size_t skew = 0) {
+  uint64_t bytes = 0;
+  CHECK_OK(cov_sparse_size(tensors.data(), count_of(tensors), format, &bytes, nullptr));
+  Compressed out{std::vector<uint8_t>(bytes), {}, {}};
+  const OnDevice b(device, base, skew);
+  const OnDevice c(device, current, skew);
+  const OnDevice e(device, error_feedback, skew);
+  const cov_sparse_source source{b.data(), c.data(), e.data(), base.size(), decay};
+  out.status = cov_device_sparse_compress(device, &source, tensors.data(), count_of(tensors),
+                                          format, out.body.data(), bytes);
+  out.error_feedback = e.read();
+  return out;
+}
+
+}  // namespace covenant_test
