@@ -24,6 +24,20 @@ __device__ __forceinline__ int32_t tensor_of(const SparsePlan& plan, uint32_t ch
   return low;
 }
 
+// The same for a sampled chunk.
+__device__ __forceinline__ int32_t tensor_of_sample(const SparsePlan& plan, uint32_t sample) {
+  int32_t low = 0;
+  int32_t high = plan.tensor_count - 1;
+  while (low < high) {
+    const int32_t middle = (low + high + 1) / 2;
+    if (plan.tensors[middle].first_sample <= sample)
+      low = middle;
+    else
+      high = middle - 1;
+  }
+  return low;
+}
+
 // Shape of chunk `own` of a tensor.
 __device__ __forceinline__ const ChunkShape& shape_of_chunk(const SparsePlan& plan,
                                                             const TensorPlan& tensor,

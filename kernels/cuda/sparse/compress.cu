@@ -8,8 +8,6 @@
 namespace covenant::cuda {
 namespace {
 
-constexpr uint64_t kBins = 512;
-
 void check_source(const cov_sparse_source& source) {
   if (source.length > 0 && (!source.base || !source.current || !source.error_feedback))
     raise(COV_INVALID_ARGUMENT, "base, current and errorFeedback are needed");
@@ -46,18 +44,19 @@ void compress_on_device(Device& device, const cov_sparse_source& source, const H
   work.fault = fault;
   work.scales = scratch.take<int32_t>(plan.chunks);
   work.top_scales = scratch.take<int32_t>(tensors);
-  work.histogram = scratch.take<uint32_t>(plan.mode == 2 ? tensors * kBins : 0);
   work.levels = scratch.take<sparse::Levels>(tensors);
   work.indices = scratch.take<uint16_t>(host.kept);
   work.values = scratch.take<float>(host.kept);
   work.body = body;
   device.fill_ones(fault, sizeof *fault);
   device.fill_zero(work.top_scales, tensors * sizeof(int32_t));
-  if (plan.mode == 2) device.fill_zero(work.histogram, tensors * kBins * sizeof(uint32_t));
+  device.fill_zero(work.scales, plan.chunks * sizeof(int32_t));
+  device.fill_zero(work.levels, tensors * sizeof(sparse::Levels));
   device.fill_zero(body, host.body_bytes);
-  launch_gather(device.stream(), plan, work);
+  launch_sample(device.stream(), plan, work);
   launch_levels(device.stream(), plan, work);
-  launch_encode(device.stream(), plan, work);
+  launch_write(device.stream(), plan, work);
+  launch_finish(device.stream(), plan, work);
 }
 
 void compress(Device& device, const cov_sparse_source& source, const cov_tensor_info* tensors,

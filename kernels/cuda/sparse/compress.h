@@ -14,21 +14,23 @@ struct CompressWork {
   float error_decay;
   // What is wrong, as tensor · 2^32 + code, or all ones; later passes then do nothing.
   unsigned long long* fault;
-  int32_t* scales;      // per chunk, biased
-  int32_t* top_scales;  // per tensor, biased
-  uint32_t* histogram;  // per tensor 512 bins
+  int32_t* scales;         // per chunk, biased
+  int32_t* top_scales;     // per tensor, biased
   sparse::Levels* levels;  // per tensor
-  uint16_t* indices;    // kept values, as in HostPlan
+  uint16_t* indices;       // kept values, as in HostPlan
   float* values;
   uint8_t* body;
 };
 
-// Pass 1, the one over all memory: error feedback, the largest of each chunk, its scale.
-void launch_gather(Stream stream, const SparsePlan& plan, const CompressWork& work);
-// Pass 2, over the kept values: the levels and the header of each tensor.
+// Pass 1, over a few chunks of each tensor: error feedback, the largest of each chunk, its scale.
+void launch_sample(Stream stream, const SparsePlan& plan, const CompressWork& work);
+// Pass 2, over what pass 1 kept: the levels of each tensor.
 void launch_levels(Stream stream, const SparsePlan& plan, const CompressWork& work);
-// Pass 3, over the kept values: the chunks, and what is sent leaves the error feedback.
-void launch_encode(Stream stream, const SparsePlan& plan, const CompressWork& work);
+// Pass 3, the one over all memory: as pass 1 for the other chunks, and the bytes of all chunks.
+void launch_write(Stream stream, const SparsePlan& plan, const CompressWork& work);
+// Pass 4: tensor headers and scale codes; chunks too far below the largest take back what they
+// wrote.
+void launch_finish(Stream stream, const SparsePlan& plan, const CompressWork& work);
 
 // All passes, with work memory from scratch. `source` points to device memory; `body` has
 // host.body_bytes on the device and gets all but the 12-byte header. Queued; `fault` holds the

@@ -1,5 +1,5 @@
-// Pass 1 of compress: 16 bytes of traffic per parameter. One block works on one chunk, each thread
-// on 16 values that stay in registers.
+// Passes 1 and 3 of compress: 16 bytes of traffic per parameter. One block works on one chunk, each
+// thread on 16 values that stay in registers.
 //
 // The k-th largest magnitude lies at or above the k-th largest of the threads' own maxima, because
 // each of those k threads holds one. With 256 maxima and k = 64 that bound lets through about 75
@@ -8,6 +8,7 @@
 // k above 128, is searched value by value instead: same result, about twice the time.
 #include "sparse/chunk.cuh"
 #include "sparse/compress.h"
+#include "sparse/encode.cuh"
 #include "sparse/levels.cuh"
 
 namespace covenant::cuda {
@@ -264,16 +265,13 @@ __device__ __forceinline__ void keep_largest(const float* a, uint32_t own_max, u
   keep_by_search(a, largest, kept, exponent, indices, values, shared);
 }
 
-__global__ void __launch_bounds__(kThreads, 3)
-    gather_kernel(SparsePlan plan, CompressWork work) {
-  __shared__ Shared shared;
-  const uint32_t chunk = blockIdx.x;
-  const int32_t t = tensor_of(plan, chunk);
-  const TensorPlan& tensor = plan.tensors[t];
-  const uint32_t own = chunk - tensor.first_chunk;
+// Error feedback, the largest values and the scale of one chunk; the biased scale, 0 when it sends
+// nothing, or -1 at a fault.
+__device__ __forceinline__ int32_t gather_chunk(const SparsePlan& plan, const CompressWork& work,
+                                                int32_t t, const TensorPlan& tensor, uint32_t own,
+                                                Shared& shared) {
   const ChunkShape& shape = shape_of_chunk(plan, tensor, own);
   const uint64_t at = tensor.offset + static_cast<uint64_t>(own) * COV_SPARSE_CHUNK;
-
   float a[kValues];
   const uintptr_t addresses = reinterpret_cast<uintptr_t>(work.base + at) |
                               reinterpret_cast<uintptr_t>(work.current + at) |
@@ -288,38 +286,71 @@ __global__ void __launch_bounds__(kThreads, 3)
   for (int i = 0; i < kValues; ++i) own_max = max(own_max, key_of(a[i]));
   if (threadIdx.x == 0) shared.sum = 0;
   const uint32_t largest = block_max(own_max, shared);
-  const auto fault_of = [&](int32_t code) {
-    return static_cast<unsigned long long>(t) << 32 | static_cast<unsigned long long>(code);
+  const auto fail = [&](int32_t code) {
+    const auto fault = static_cast<unsigned long long>(t) << 32;
+    if (threadIdx.x == 0) atomicMin(work.fault, fault | static_cast<unsigned long long>(code));
+    return -1;
   };
-  if (largest >= 0x7f800000u) {
-    if (threadIdx.x == 0) atomicMin(work.fault, fault_of(COV_SPARSE_NON_FINITE));
-    return;
-  }
+  if (largest >= 0x7f800000u) return fail(COV_SPARSE_NON_FINITE);
   const auto exponent = static_cast<int32_t>(largest >> 23 > 1 ? largest >> 23 : 1);
   const uint64_t first =
       tensor.first_kept + static_cast<uint64_t>(own) * static_cast<uint64_t>(plan.full.kept);
   keep_largest(a, own_max, largest, shape.kept, exponent, work.indices + first,
                work.values + first, shared);
   __syncthreads();
+  if (largest == 0) return 0;
+  const int32_t scale = scale_of(shared.sum, exponent, shape.kept);
+  if (scale > sparse::kTopScaleMax) return fail(COV_SPARSE_MAGNITUDE_TOO_LARGE);
+  return scale < -sparse::kTopScaleMax ? 0 : scale + kScaleBias;
+}
+
+__device__ __forceinline__ void record(const CompressWork& work, int32_t t, uint32_t chunk,
+                                       int32_t biased) {
   if (threadIdx.x != 0) return;
-  int32_t biased = 0;
-  if (largest > 0) {
-    const int32_t scale = scale_of(shared.sum, exponent, shape.kept);
-    if (scale > sparse::kTopScaleMax) {
-      atomicMin(work.fault, fault_of(COV_SPARSE_MAGNITUDE_TOO_LARGE));
-      return;
-    }
-    if (scale >= -sparse::kTopScaleMax) biased = scale + kScaleBias;
-  }
   work.scales[chunk] = biased;
   if (biased > 0) atomicMax(&work.top_scales[t], biased);
 }
 
+__global__ void __launch_bounds__(kThreads, 3)
+    sample_kernel(SparsePlan plan, CompressWork work) {
+  __shared__ Shared shared;
+  const int32_t t = tensor_of_sample(plan, blockIdx.x);
+  const TensorPlan& tensor = plan.tensors[t];
+  const uint32_t own = (blockIdx.x - tensor.first_sample) * tensor.stride;
+  const int32_t biased = gather_chunk(plan, work, t, tensor, own, shared);
+  if (biased >= 0) record(work, t, tensor.first_chunk + own, biased);
+}
+
+__global__ void __launch_bounds__(kThreads, 3)
+    write_kernel(SparsePlan plan, CompressWork work) {
+  __shared__ Shared shared;
+  COVENANT_DYNAMIC_SHARED(uint32_t, words);
+  const uint32_t chunk = blockIdx.x;
+  const int32_t t = tensor_of(plan, chunk);
+  const TensorPlan& tensor = plan.tensors[t];
+  const uint32_t own = chunk - tensor.first_chunk;
+  int32_t biased = 0;
+  if (tensor.stride > 0 && own % tensor.stride == 0) {
+    biased = work.scales[chunk];  // 0 after a fault
+  } else {
+    biased = gather_chunk(plan, work, t, tensor, own, shared);
+    if (biased < 0) return;
+    record(work, t, chunk, biased);
+  }
+  if (biased > 0) encode_chunk(plan, work, t, tensor, own, biased - kScaleBias, words);
+}
+
 }  // namespace
 
-void launch_gather(Stream stream, const SparsePlan& plan, const CompressWork& work) {
+void launch_sample(Stream stream, const SparsePlan& plan, const CompressWork& work) {
+  if (plan.samples == 0) return;
+  COVENANT_LAUNCH(sample_kernel, plan.samples, kThreads, 0, stream, plan, work);
+}
+
+void launch_write(Stream stream, const SparsePlan& plan, const CompressWork& work) {
   if (plan.chunks == 0) return;
-  COVENANT_LAUNCH(gather_kernel, plan.chunks, kThreads, 0, stream, plan, work);
+  COVENANT_LAUNCH(write_kernel, plan.chunks, kThreads, words_of(plan.full) * sizeof(uint32_t),
+                  stream, plan, work);
 }
 
 }  // namespace covenant::cuda

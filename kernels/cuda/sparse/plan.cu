@@ -25,10 +25,14 @@ HostPlan::HostPlan(const cov_tensor_info* table, int32_t tensor_count, cov_spars
     const auto chunks = static_cast<uint32_t>(sparse::chunk_count(length));
     ChunkShape last = plan.full;
     if (chunks > 0) last = shape_of(sparse::chunk_length(length, chunks - 1), format);
-    tensors.push_back(
-        {table[t].offset, length, kept, body_bytes, plan.chunks, chunks, last});
+    const auto stride =
+        static_cast<uint32_t>(format.mode == 2 ? sparse::sample_stride(chunks) : 0);
+    const uint32_t samples = stride == 0 ? 0 : (chunks - 1) / stride + 1;
+    tensors.push_back({table[t].offset, length, kept, body_bytes, plan.chunks, chunks, stride,
+                       plan.samples, samples, last});
     const sparse::TensorSize size = sparse::tensor_size(length, format);
     plan.chunks += chunks;
+    plan.samples += samples;
     kept += size.kept;
     body_bytes += size.bytes;
   }

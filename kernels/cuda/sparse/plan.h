@@ -29,6 +29,10 @@ struct TensorPlan {
   uint64_t body_at;     // of the tensor header
   uint32_t first_chunk;  // among the chunks of all tensors
   uint32_t chunks;
+  // The levels are chosen from chunks 0, stride, 2·stride, ...; 0: from none.
+  uint32_t stride;
+  uint32_t first_sample;  // among the sampled chunks of all tensors
+  uint32_t samples;
   ChunkShape last;  // the last chunk may be shorter
 };
 
@@ -37,6 +41,7 @@ struct SparsePlan {
   const TensorPlan* tensors;  // device memory
   int32_t tensor_count;
   uint32_t chunks;
+  uint32_t samples;
   int32_t mode;
   int32_t header_bytes;  // of a tensor
   ChunkShape full;

@@ -14,7 +14,9 @@ void write_chunk(const SparsePath& path, uint8_t* bytes, const ChunkLayout& layo
   const float high_value = power(2 * scale + levels.high);
   const float middle = levels.low == levels.high ? INFINITY : (low_value + high_value) * 0.5f;
   bytes[0] = static_cast<uint8_t>(scale_code);
-  const EncodeFunction encode = layout.kept == 64 ? path.encode64 : encode_portable;
+  // encode64 writes a bitmap of 16 bytes; that of a short chunk is smaller.
+  const bool whole = layout.kept == 64 && layout.upper_bytes == 16;
+  const EncodeFunction encode = whole ? path.encode64 : encode_portable;
   encode({low, upper, upper + layout.upper_bytes}, layout.kept, mode,
          {low_value, high_value, middle}, indices, values, e);
 }
