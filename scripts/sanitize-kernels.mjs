@@ -52,21 +52,20 @@ function build(compiler, kind, jobs) {
   if (existsSync(cache) && !readFileSync(cache, "utf8").includes(home)) {
     rmSync(folder, { recursive: true });
   }
-  const configured = run(
-    "cmake",
+  const steps = [
     [
       ...["-S", source, "-B", folder, `-DCMAKE_CXX_COMPILER=${compiler}`],
       ...[`-DCOVENANT_SANITIZE=${kind}`, "-DCOVENANT_BUILD_NODE=OFF"],
       ...(spawnSync("ninja", ["--version"]).status === 0 ? ["-G", "Ninja"] : []),
     ],
-    { stdio: ["ignore", "ignore", "inherit"] },
-  );
-  const built =
-    configured.status === 0 &&
-    run("cmake", ["--build", folder, "--parallel", String(jobs)], {
-      stdio: ["ignore", "ignore", "inherit"],
-    }).status === 0;
-  if (!built) fail(`The kernels could not be built by ${compiler} with ${kind}; see above.`);
+    ["--build", folder, "--parallel", String(jobs)],
+  ];
+  for (const args of steps) {
+    const step = run("cmake", args, { stdio: ["ignore", "pipe", "pipe"], maxBuffer: 256 << 20 });
+    if (step.status === 0) continue;
+    process.stderr.write(`${step.stdout}${step.stderr}`);
+    fail(`The kernels could not be built by ${compiler} with ${kind}; see above.`);
+  }
   return folder;
 }
 

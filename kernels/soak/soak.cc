@@ -201,14 +201,14 @@ class Soak {
     double highest = 0;
     for (const Sample& sample : curve_) highest = std::max(highest, sample.resident_mib);
     // Which models live at an instant is chance; only over a long run do medians settle.
-    const double bound = options_.seconds >= 600 ? before * 1.05 + 8 : before * 1.5 + 64;
+    const double bound = before * 1.05 + 8;
     std::printf(
         "%llu jobs, %llu generations cancelled, %llu inputs or allocations refused\n"
-        "resident memory: median %.1f MiB in the second quarter, %.1f MiB in the last (bound %.1f), "
-        "highest %.1f\n",
+        "resident memory: median %.1f MiB in the second quarter, %.1f MiB in the last (bound of runs of "
+        "10 minutes and more: %.1f), highest %.1f\n",
         static_cast<unsigned long long>(done()), static_cast<unsigned long long>(cancelled),
         static_cast<unsigned long long>(refused), before, after, bound, highest);
-    if (curve_.size() >= 20 && after > bound) {
+    if (options_.seconds >= 600 && after > bound) {
       std::printf("FAULT: memory grows\n");
       sound = false;
     }
