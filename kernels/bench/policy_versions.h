@@ -1,5 +1,5 @@
-// Two consecutive versions of a policy: a trained model goes on with GRPO steps of its own, groups of
-// completions that it samples, rewarded, advantages normalised within the group.
+// Two consecutive versions of a policy: a trained model goes on with GRPO steps of its own, on groups
+// of completions that it samples, rewarded, advantages normalised within the group.
 #pragma once
 
 #include <cmath>
