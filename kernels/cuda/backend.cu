@@ -8,6 +8,7 @@
 #include "rng/initial.h"
 #include "runtime/platform.h"
 #include "sparse/compress.h"
+#include "sparse/merge.h"
 
 namespace covenant::cuda {
 namespace {
@@ -114,6 +115,26 @@ cov_status compress_update(void* handle, const cov_sparse_source* source,
   });
 }
 
+cov_status merge_updates(void* handle, const cov_merge_input* input,
+                         const cov_tensor_info* tensors, int32_t tensor_count,
+                         cov_sparse_format format, cov_bytes* merged) {
+  const cov_status status = guard([&] {
+    sparse_merge(device_of(handle), *input, tensors, tensor_count, format, merged);
+  });
+  if (status.code != COV_OK) cov_bytes_free(merged);
+  return status;
+}
+
+cov_status step_updates(void* handle, float* parameters, uint16_t* shadow, uint64_t length,
+                        const cov_merge_input* input, const cov_tensor_info* tensors,
+                        int32_t tensor_count, cov_sparse_format format, float rate,
+                        int32_t* skipped, int32_t* skipped_count) {
+  return guard([&] {
+    sparse_step(device_of(handle), parameters, shadow, length, *input, tensors, tensor_count,
+                format, rate, skipped, skipped_count);
+  });
+}
+
 }  // namespace
 }  // namespace covenant::cuda
 
@@ -134,6 +155,8 @@ covenant_cuda_backend() {
       .initial_parameters = make_initial_parameters,
       .state_root = hash_state,
       .sparse_compress = compress_update,
+      .sparse_merge = merge_updates,
+      .sparse_step = step_updates,
   };
   return &table;
 }

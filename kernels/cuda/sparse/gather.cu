@@ -10,32 +10,25 @@
 #include "sparse/compress.h"
 #include "sparse/encode.cuh"
 #include "sparse/levels.cuh"
+#include "sparse/order.cuh"
 
 namespace covenant::cuda {
 namespace {
 
-constexpr uint32_t kThreads = 256;
-constexpr uint32_t kWarps = kThreads / 32;
-constexpr int kValues = 16;  // per thread
-constexpr int kGroups = 4;   // of four neighbouring values
+constexpr uint32_t kThreads = kBlock;
+constexpr uint32_t kWarps = kBlockWarps;
+constexpr int kValues = kOwned;
 constexpr uint32_t kCandidates = 256;
 constexpr int32_t kKeepFast = 128;
-
-static_assert(kThreads * kValues == COV_SPARSE_CHUNK);
 
 struct Shared {
   uint32_t warp_max[kWarps];
   uint32_t warp_count[kWarps];
-  uint32_t group_count[kGroups * kWarps];
+  uint32_t group_count[32];
   unsigned long long sum;
   uint32_t bits[kCandidates];  // of the candidates' values
   uint16_t index[kCandidates];
 };
-
-// Value `i` of a thread has index 1024·(i / 4) + 4·thread + i mod 4 in its chunk.
-__device__ __forceinline__ uint32_t index_of(int i) {
-  return 1024u * static_cast<uint32_t>(i / 4) + 4u * threadIdx.x + static_cast<uint32_t>(i % 4);
-}
 
 __device__ __forceinline__ uint32_t key_of(float value) {
   return __float_as_uint(value) & 0x7fffffffu;
@@ -100,38 +93,6 @@ __device__ __forceinline__ uint32_t block_sum(uint32_t value, Shared& shared) {
 #pragma unroll
   for (uint32_t w = 0; w < kWarps; ++w) sum += shared.warp_count[w];
   return sum;
-}
-
-// Where the set bits of the threads' masks (bit i: value i) stand in order of index: `places[j]` for
-// the first one in group j of this thread. Returns how many there are.
-__device__ __forceinline__ uint32_t place_in_order(uint32_t mask, Shared& shared,
-                                                   uint32_t places[kGroups]) {
-  const uint32_t lane = threadIdx.x % 32;
-  const uint32_t warp = threadIdx.x / 32;
-  // Counts of the four groups side by side; a warp has at most 128 in each.
-  uint32_t packed = 0;
-#pragma unroll
-  for (int j = 0; j < kGroups; ++j)
-    packed |= static_cast<uint32_t>(__popc(mask >> (4 * j) & 15u)) << (8 * j);
-  const uint32_t inclusive = warp_prefix(packed);
-  const uint32_t exclusive = inclusive - packed;
-  __syncthreads();
-  if (lane == 31) {
-#pragma unroll
-    for (uint32_t j = 0; j < kGroups; ++j)
-      shared.group_count[j * kWarps + warp] = inclusive >> (8 * j) & 255u;
-  }
-  __syncthreads();
-  static_assert(kGroups * kWarps == 32);
-  const uint32_t count = shared.group_count[lane];
-  const uint32_t before = warp_prefix(count);
-#pragma unroll
-  for (uint32_t j = 0; j < kGroups; ++j) {
-    const uint32_t first =
-        __shfl_sync(kFullMask, before - count, static_cast<int>(j * kWarps + warp));
-    places[j] = first + (exclusive >> (8 * j) & 255u);
-  }
-  return __shfl_sync(kFullMask, before, 31);
 }
 
 // A bound that at least `kept` threads' maxima reach, and at most half as many again unless many are
@@ -220,12 +181,12 @@ __device__ __forceinline__ void keep_by_search(const float* a, uint32_t largest,
     keep |= (key_of(a[i]) > low ? 1u : 0u) << i;
   }
   uint32_t places[kGroups];
-  place_in_order(equal, shared, places);
+  place_in_order(equal, shared.group_count, places);
 #pragma unroll
   for (int i = 0; i < kValues; ++i) {
     if ((equal >> i & 1u) != 0 && places[i / 4]++ < ties) keep |= 1u << i;
   }
-  place_in_order(keep, shared, places);
+  place_in_order(keep, shared.group_count, places);
   uint32_t cut = 0;
 #pragma unroll
   for (int i = 0; i < kValues; ++i) {
@@ -248,7 +209,7 @@ __device__ __forceinline__ void keep_largest(const float* a, uint32_t own_max, u
 #pragma unroll
     for (int i = 0; i < kValues; ++i) mask |= (key_of(a[i]) >= bound ? 1u : 0u) << i;
     uint32_t places[kGroups];
-    count = place_in_order(mask, shared, places);
+    count = place_in_order(mask, shared.group_count, places);
     if (count <= kCandidates) {
 #pragma unroll
       for (int i = 0; i < kValues; ++i) {

@@ -74,6 +74,20 @@ cov_status cov_device_sparse_compress(cov_device* device, const cov_sparse_sourc
                                       cov_sparse_format format, uint8_t* body,
                                       uint64_t body_bytes);
 
+// cov_sparse_merge: updates and result are on the host.
+cov_status cov_device_sparse_merge(cov_device* device, const cov_merge_input* input,
+                                   const cov_tensor_info* tensors, int32_t tensor_count,
+                                   cov_sparse_format format, cov_bytes* merged);
+
+// cov_sparse_merge followed by cov_merged_apply, without the merged update in between: updates on
+// the host, parameters on the device. `shadow`, unless null, is bf16 of the new parameters at the
+// same places, on the device; values outside the tensors stay as they are.
+cov_status cov_device_sparse_step(cov_device* device, float* parameters, uint16_t* shadow,
+                                  uint64_t length, const cov_merge_input* input,
+                                  const cov_tensor_info* tensors, int32_t tensor_count,
+                                  cov_sparse_format format, float rate, int32_t* skipped,
+                                  int32_t* skipped_count);
+
 #ifdef __cplusplus
 }
 #endif

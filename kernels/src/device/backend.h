@@ -10,7 +10,7 @@
 namespace covenant::device {
 
 // Counts up with every change of the tables below.
-constexpr uint32_t kBackendVersion = 3;
+constexpr uint32_t kBackendVersion = 4;
 constexpr const char* kBackendSymbol = "covenant_cuda_backend";
 
 struct Backend {
@@ -33,6 +33,13 @@ struct Backend {
   cov_status (*sparse_compress)(void* device, const cov_sparse_source* source,
                                 const cov_tensor_info* tensors, int32_t tensor_count,
                                 cov_sparse_format format, uint8_t* body, uint64_t body_bytes);
+  cov_status (*sparse_merge)(void* device, const cov_merge_input* input,
+                             const cov_tensor_info* tensors, int32_t tensor_count,
+                             cov_sparse_format format, cov_bytes* merged);
+  cov_status (*sparse_step)(void* device, float* parameters, uint16_t* shadow, uint64_t length,
+                            const cov_merge_input* input, const cov_tensor_info* tensors,
+                            int32_t tensor_count, cov_sparse_format format, float rate,
+                            int32_t* skipped, int32_t* skipped_count);
 };
 
 using BackendFunction = const Backend* (*)();
