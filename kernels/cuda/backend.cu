@@ -135,6 +135,16 @@ cov_status step_updates(void* handle, float* parameters, uint16_t* shadow, uint6
   });
 }
 
+cov_status apply_merged(void* handle, float* parameters, uint64_t length, const uint8_t* merged,
+                        uint64_t merged_bytes, const cov_tensor_info* tensors,
+                        int32_t tensor_count, float rate, int32_t* skipped,
+                        int32_t* skipped_count) {
+  return guard([&] {
+    merged_apply(device_of(handle), parameters, length, merged, merged_bytes, tensors,
+                 tensor_count, rate, skipped, skipped_count);
+  });
+}
+
 }  // namespace
 }  // namespace covenant::cuda
 
@@ -157,6 +167,7 @@ covenant_cuda_backend() {
       .sparse_compress = compress_update,
       .sparse_merge = merge_updates,
       .sparse_step = step_updates,
+      .merged_apply = apply_merged,
   };
   return &table;
 }

@@ -53,4 +53,9 @@ void sparse_step(Device& device, float* parameters, uint16_t* shadow, uint64_t l
                  int32_t tensor_count, cov_sparse_format format, float rate, int32_t* skipped,
                  int32_t* skipped_count);
 
+// cov_merged_apply: `merged` is in host memory, `parameters` on the device.
+void merged_apply(Device& device, float* parameters, uint64_t length, const uint8_t* merged,
+                  uint64_t merged_bytes, const cov_tensor_info* tensors, int32_t tensor_count,
+                  float rate, int32_t* skipped, int32_t* skipped_count);
+
 }  // namespace covenant::cuda

@@ -88,6 +88,12 @@ cov_status cov_device_sparse_step(cov_device* device, float* parameters, uint16_
                                   cov_sparse_format format, float rate, int32_t* skipped,
                                   int32_t* skipped_count);
 
+// cov_merged_apply: the merged update is on the host, the parameters are on the device.
+cov_status cov_device_merged_apply(cov_device* device, float* parameters, uint64_t length,
+                                   const uint8_t* merged, uint64_t merged_bytes,
+                                   const cov_tensor_info* tensors, int32_t tensor_count, float rate,
+                                   int32_t* skipped, int32_t* skipped_count);
+
 #ifdef __cplusplus
 }
 #endif

@@ -10,7 +10,7 @@
 namespace covenant::device {
 
 // Counts up with every change of the tables below.
-constexpr uint32_t kBackendVersion = 4;
+constexpr uint32_t kBackendVersion = 5;
 constexpr const char* kBackendSymbol = "covenant_cuda_backend";
 
 struct Backend {
@@ -40,6 +40,10 @@ struct Backend {
                             const cov_merge_input* input, const cov_tensor_info* tensors,
                             int32_t tensor_count, cov_sparse_format format, float rate,
                             int32_t* skipped, int32_t* skipped_count);
+  cov_status (*merged_apply)(void* device, float* parameters, uint64_t length,
+                             const uint8_t* merged, uint64_t merged_bytes,
+                             const cov_tensor_info* tensors, int32_t tensor_count, float rate,
+                             int32_t* skipped, int32_t* skipped_count);
 };
 
 using BackendFunction = const Backend* (*)();

@@ -27,3 +27,11 @@ cov_status cov_device_sparse_step(cov_device* device, float* parameters, uint16_
   return backend()->sparse_step(device->handle, parameters, shadow, length, input, tensors,
                                 tensor_count, format, rate, skipped, skipped_count);
 }
+
+cov_status cov_device_merged_apply(cov_device* device, float* parameters, uint64_t length,
+                                   const uint8_t* merged, uint64_t merged_bytes,
+                                   const cov_tensor_info* tensors, int32_t tensor_count, float rate,
+                                   int32_t* skipped, int32_t* skipped_count) {
+  return backend()->merged_apply(device->handle, parameters, length, merged, merged_bytes, tensors,
+                                 tensor_count, rate, skipped, skipped_count);
+}

@@ -83,6 +83,13 @@ void same(const Round& round, int32_t rule, int32_t clip, float rate = 0.7f, siz
   const std::vector<float> found = parameters.read();
   CHECK_SAME(found.data(), wanted.data(), 4 * n);
   CHECK(skips_gpu == skips_cpu);
+  const OnDevice second(device, before, skew);
+  CHECK_OK(cov_device_merged_apply(device, second.data(), n, cpu.data, cpu.length,
+                                   round.tensors.data(), count, rate, skipped_gpu.data(),
+                                   &skips_gpu));
+  CHECK(skips_gpu == skips_cpu);
+  const std::vector<float> applied = second.read();
+  CHECK_SAME(applied.data(), wanted.data(), 4 * n);
   CHECK_SAME(skipped_gpu.data(), skipped_cpu.data(), 4 * static_cast<size_t>(skips_cpu));
   const std::vector<float> halves = shadow.read();
   const auto* const bf16 = reinterpret_cast<const uint16_t*>(halves.data());
@@ -195,6 +202,48 @@ void test_refusals() {
   CHECK_CODE(call(good, 7), COV_INVALID_ARGUMENT);
 }
 
+// The same for merged updates; those that are still valid are applied with the CPU's bits.
+void test_damaged_merged() {
+  const Round round = make_round(table({70, 4096, 2 * 4096 + 5}), {2, 64}, 6, 9);
+  const int32_t count = count_of(round.tensors);
+  const Input input(round, COV_MERGE_CONTRIBUTORS, 0);
+  cov_bytes merged{};
+  CHECK_OK(cov_sparse_merge(&input.input, round.tensors.data(), count, round.format, 1, &merged));
+  Random random(31);
+  const uint64_t n = total(round.tensors);
+  int refused = 0;
+  for (int trial = 0; trial < 300; ++trial) {
+    std::vector<uint8_t> bytes(merged.data, merged.data + merged.length);
+    // Most bytes are values; positions follow the headers of chunks.
+    const uint32_t limit = static_cast<uint32_t>(bytes.size());
+    const uint32_t at = random.below(trial % 2 == 0 ? limit : std::min(limit, 200u));
+    if (trial % 60 == 59)
+      bytes.resize(at);
+    else
+      bytes[at] ^= static_cast<uint8_t>(1u << random.below(8));
+    std::vector<float> wanted = zeros(n);
+    const OnDevice parameters(device, wanted);
+    int32_t cpu_skipped[3] = {};
+    int32_t gpu_skipped[3] = {};
+    int32_t cpu_skips = 0;
+    int32_t gpu_skips = 0;
+    const cov_status c =
+        cov_merged_apply(wanted.data(), n, bytes.data(), bytes.size(), round.tensors.data(), count,
+                         0.5f, cpu_skipped, &cpu_skips);
+    const cov_status g =
+        cov_device_merged_apply(device, parameters.data(), n, bytes.data(), bytes.size(),
+                                round.tensors.data(), count, 0.5f, gpu_skipped, &gpu_skips);
+    CHECK(g.code == c.code);
+    CHECK(std::strcmp(g.message, c.message) == 0);
+    const std::vector<float> found = parameters.read();
+    CHECK_SAME(found.data(), wanted.data(), 4 * n);
+    if (c.code == COV_OK) CHECK(gpu_skips == cpu_skips);
+    refused += c.code != COV_OK;
+  }
+  CHECK(refused > 50);
+  cov_bytes_free(&merged);
+}
+
 }  // namespace
 
 int main() {
@@ -204,5 +253,6 @@ int main() {
   test_shapes();
   test_overflow();
   test_refusals();
+  test_damaged_merged();
   TEST_MAIN_END("cuda merge");
 }
