@@ -18,4 +18,7 @@ void export_devices(Napi::Env env, Napi::Object exports);
 // createModel and the class Model.
 void export_model(Napi::Env env, Napi::Object exports);
 
+// The class Generator, which Model.createGenerator makes.
+void export_generator(Napi::Env env, Napi::Object exports);
+
 }  // namespace covenant_node

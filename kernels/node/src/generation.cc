@@ -7,6 +7,47 @@
 #include "convert.h"
 
 namespace covenant_node {
+
+// Reads {seed, dims}; false when there is none.
+bool fingerprint_of(const Napi::Object& options, cov_fingerprint_options& fingerprint) {
+  const Napi::Value value = options.Get("fingerprint");
+  if (value.IsUndefined()) return false;
+  const Napi::Object object = object_of(value, "fingerprint");
+  seed_of(object.Get("seed"), "seed of the fingerprint", fingerprint.seed);
+  fingerprint.dims = integer(object, "dims", 1, 64);
+  return true;
+}
+
+// The weight type; f32 where none is given.
+int32_t weights_of(const Napi::Object& options) {
+  const Napi::Value value = options.Get("weights");
+  if (value.IsUndefined()) return COV_WEIGHTS_F32;
+  const std::string name = value.IsString() ? value.As<Napi::String>().Utf8Value() : "";
+  if (name == "f32") return COV_WEIGHTS_F32;
+  if (name == "bf16") return COV_WEIGHTS_BF16;
+  if (name == "int8") return COV_WEIGHTS_INT8;
+  throw invalid(options.Env(), "weights must be f32, bf16 or int8");
+}
+
+cov_generate_request request_of(const Napi::Object& object) {
+  const View<int32_t> prompt = int32(object.Get("prompt"), "prompt");
+  const View<int32_t> stops = int32(object.Get("stopTokens"), "stopTokens");
+  if (prompt.length < 1 || prompt.length > INT32_MAX)
+    throw invalid(object.Env(), "prompt must have a token");
+  if (stops.length > 64) throw invalid(object.Env(), "there can be 64 stopTokens");
+  cov_generate_request request{};
+  request.prompt = prompt.data;
+  request.prompt_length = static_cast<int32_t>(prompt.length);
+  request.max_new_tokens = integer(object, "maxNewTokens", 1, INT32_MAX);
+  request.temperature = static_cast<float>(number(object, "temperature"));
+  request.top_k = integer(object, "topK", 0, INT32_MAX);
+  request.top_p = static_cast<float>(number(object, "topP"));
+  request.stop_tokens = stops.data;
+  request.stop_token_count = static_cast<int32_t>(stops.length);
+  seed_of(object.Get("samplingSeed"), "samplingSeed", request.sampling_seed);
+  return request;
+}
+
 namespace {
 
 constexpr uint32_t kRequestsMax = 1 << 16;
@@ -36,27 +77,6 @@ class TokenMessage : public Message {
 void send_token(void* context, int32_t request, int32_t index, int32_t token, float log_prob) {
   Job& job = *static_cast<Job*>(context);
   job.mailbox().post(std::make_unique<TokenMessage>(job, request, index, token, log_prob));
-}
-
-// Reads {seed, dims}; false when there is none.
-bool fingerprint_of(const Napi::Object& options, cov_fingerprint_options& fingerprint) {
-  const Napi::Value value = options.Get("fingerprint");
-  if (value.IsUndefined()) return false;
-  const Napi::Object object = object_of(value, "fingerprint");
-  seed_of(object.Get("seed"), "seed of the fingerprint", fingerprint.seed);
-  fingerprint.dims = integer(object, "dims", 1, 64);
-  return true;
-}
-
-// The weight type; f32 where none is given.
-int32_t weights_of(const Napi::Object& options) {
-  const Napi::Value value = options.Get("weights");
-  if (value.IsUndefined()) return COV_WEIGHTS_F32;
-  const std::string name = value.IsString() ? value.As<Napi::String>().Utf8Value() : "";
-  if (name == "f32") return COV_WEIGHTS_F32;
-  if (name == "bf16") return COV_WEIGHTS_BF16;
-  if (name == "int8") return COV_WEIGHTS_INT8;
-  throw invalid(options.Env(), "weights must be f32, bf16 or int8");
 }
 
 // The caller's cancellation flag.
@@ -89,27 +109,6 @@ struct GenerateJob {
   cov_fingerprint_options fingerprint{};
   cov_generate_options options{};
 };
-
-cov_generate_request generate_request(const Napi::Object& object, Job& job) {
-  const View<int32_t> prompt = int32(object.Get("prompt"), "prompt");
-  const View<int32_t> stops = int32(object.Get("stopTokens"), "stopTokens");
-  if (prompt.length < 1 || prompt.length > INT32_MAX)
-    throw invalid(object.Env(), "prompt must have a token");
-  if (stops.length > 64) throw invalid(object.Env(), "there can be 64 stopTokens");
-  job.pin(prompt.value);
-  job.pin(stops.value);
-  cov_generate_request request{};
-  request.prompt = prompt.data;
-  request.prompt_length = static_cast<int32_t>(prompt.length);
-  request.max_new_tokens = integer(object, "maxNewTokens", 1, INT32_MAX);
-  request.temperature = static_cast<float>(number(object, "temperature"));
-  request.top_k = integer(object, "topK", 0, INT32_MAX);
-  request.top_p = static_cast<float>(number(object, "topP"));
-  request.stop_tokens = stops.data;
-  request.stop_token_count = static_cast<int32_t>(stops.length);
-  seed_of(object.Get("samplingSeed"), "samplingSeed", request.sampling_seed);
-  return request;
-}
 
 cov_generate_output generate_output(const Napi::Object& object, const cov_generate_request& request,
                                     int32_t dims, int32_t top_count, Job& job) {
@@ -161,7 +160,10 @@ void prepare_generate(const Napi::CallbackInfo& info, ModelEngine& engine, Job& 
   }
   const int32_t dims = fingerprinted ? work->fingerprint.dims : 0;
   for (uint32_t i = 0; i < request_count(requests, outputs); ++i) {
-    work->requests.push_back(generate_request(object_of(requests.Get(i), "a request"), job));
+    const Napi::Object request = object_of(requests.Get(i), "a request");
+    work->requests.push_back(request_of(request));
+    job.pin(request.Get("prompt"));
+    job.pin(request.Get("stopTokens"));
     work->outputs.push_back(generate_output(object_of(outputs.Get(i), "an output"),
                                             work->requests.back(), dims, work->options.top_count,
                                             job));

@@ -1,10 +1,10 @@
 import { KernelError } from "./errors.ts";
 import type { NativeGenerateOutput, NativeModel, NativeReplayOutput } from "./native.ts";
 import type {
-  FingerprintOptions,
   GenerateOptions,
   GenerateRequest,
   GenerateResult,
+  ReplayOptions,
   ReplayRequest,
   ReplayResult,
 } from "./types.ts";
@@ -76,7 +76,14 @@ export async function generate(
   requests: readonly GenerateRequest[],
   options: GenerateOptions,
 ): Promise<GenerateResult[]> {
-  const { onToken, signal, fingerprint, topLogProbs: topCount = 0, maxBatch = 0 } = options;
+  const {
+    onToken,
+    signal,
+    fingerprint,
+    weights,
+    topLogProbs: topCount = 0,
+    maxBatch = 0,
+  } = options;
   throwIfAborted(signal);
   checkLengths(requests, maxPositions);
   const dims = fingerprint?.dims ?? 0;
@@ -98,6 +105,7 @@ export async function generate(
       requests.map((request) => ({ ...request, stopTokens: Int32Array.from(request.stopTokens) })),
       {
         fingerprint,
+        weights,
         topCount,
         maxBatch,
         cancel: cancel.flag,
@@ -118,9 +126,9 @@ export async function generate(
 export async function replay(
   model: NativeModel,
   requests: readonly ReplayRequest[],
-  options: { fingerprint?: FingerprintOptions; signal?: AbortSignal },
+  options: ReplayOptions,
 ): Promise<ReplayResult[]> {
-  const { fingerprint, signal } = options;
+  const { fingerprint, signal, weights } = options;
   throwIfAborted(signal);
   const outputs = requests.map(
     ({ completion: { length } }): NativeReplayOutput => ({
@@ -132,7 +140,7 @@ export async function replay(
   );
   const cancel = cancellation(signal);
   try {
-    await model.replay(requests, { fingerprint, cancel: cancel.flag }, outputs);
+    await model.replay(requests, { fingerprint, weights, cancel: cancel.flag }, outputs);
   } finally {
     cancel.release();
   }

@@ -1,5 +1,6 @@
 export { devices } from "./devices.ts";
 export { KernelError, type KernelErrorCode, kernelErrorCodes } from "./errors.ts";
+export { Generator } from "./generator.ts";
 export { Model } from "./model.ts";
 export {
   aggregate,

@@ -191,7 +191,10 @@ AddonData::AddonData(Napi::Env env)
       this);
 }
 
-AddonData::~AddonData() { model_class.SuppressDestruct(); }
+AddonData::~AddonData() {
+  model_class.SuppressDestruct();
+  generator_class.SuppressDestruct();
+}
 
 AddonData& addon_data(Napi::Env env) { return *env.GetInstanceData<AddonData>(); }
 

@@ -135,6 +135,7 @@ struct AddonData {
   std::shared_ptr<Registry> registry;
   std::unique_ptr<JobQueue> stateless;  // jobs without a model
   Napi::FunctionReference model_class;
+  Napi::FunctionReference generator_class;
 };
 
 AddonData& addon_data(Napi::Env env);

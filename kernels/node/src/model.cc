@@ -10,6 +10,7 @@
 #include "bindings.h"
 #include "convert.h"
 #include "generation.h"
+#include "generator.h"
 #include "jobs.h"
 #include "model_engine.h"
 
@@ -48,6 +49,7 @@ class Model : public Napi::ObjectWrap<Model> {
          InstanceMethod<&Model::optimizer_step>("optimizerStep"),
          InstanceMethod<&Model::train_step>("trainStep"),
          InstanceMethod<&Model::generate>("generate"), InstanceMethod<&Model::replay>("replay"),
+         InstanceMethod<&Model::create_generator>("createGenerator"),
          InstanceMethod<&Model::step_count>("stepCount"),
          InstanceMethod<&Model::set_step_count>("setStepCount"),
          InstanceMethod<&Model::memory>("memory"), InstanceMethod<&Model::close>("close")});
@@ -184,6 +186,13 @@ class Model : public Napi::ObjectWrap<Model> {
   Napi::Value replay(const Napi::CallbackInfo& info) {
     auto job = new_job(info);
     prepare_replay(info, *engine_, *job);
+    return submit(std::move(job));
+  }
+
+  // See generator.h
+  Napi::Value create_generator(const Napi::CallbackInfo& info) {
+    auto job = new_job(info);
+    prepare_generator(info, engine_, *job);
     return submit(std::move(job));
   }
 

@@ -1,18 +1,20 @@
 import { awaitKernel, callKernel } from "./errors.ts";
 import * as generation from "./generation.ts";
+import { Generator } from "./generator.ts";
 import { type NativeModel, native } from "./native.ts";
 import { tensorTable } from "./tables.ts";
 import type {
   Batch,
-  FingerprintOptions,
   ForwardOptions,
   ForwardResult,
   GenerateOptions,
   GenerateRequest,
   GenerateResult,
+  GeneratorOptions,
   ModelOptions,
   ModelShape,
   OptimizerOptions,
+  ReplayOptions,
   ReplayRequest,
   ReplayResult,
   TensorInfo,
@@ -135,11 +137,13 @@ export class Model {
     );
   }
 
+  /** A long-lived generator for concurrent callers, with a snapshot of the parameters. */
+  createGenerator(options: GeneratorOptions = {}): Promise<Generator> {
+    return awaitKernel(() => Generator.create(this.#native, options));
+  }
+
   /** What the bound sampler would have drawn where a claimed completion stands, by one prefill. */
-  replay(
-    requests: readonly ReplayRequest[],
-    options: { fingerprint?: FingerprintOptions; signal?: AbortSignal } = {},
-  ): Promise<ReplayResult[]> {
+  replay(requests: readonly ReplayRequest[], options: ReplayOptions = {}): Promise<ReplayResult[]> {
     return awaitKernel(() => generation.replay(this.#native, requests, options));
   }
 

@@ -11,6 +11,7 @@ import { type NativeBinding, type NativeModel, native } from "./native.ts";
 
 // The compiler checks these lists against the declared types; the tests check them against the addon.
 const exported: Record<keyof NativeBinding, true> = {
+  Generator: true,
   Model: true,
   aggregate: true,
   applyMerged: true,
@@ -31,6 +32,7 @@ const exported: Record<keyof NativeBinding, true> = {
 const methods: Record<keyof NativeModel, true> = {
   backward: true,
   close: true,
+  createGenerator: true,
   forward: true,
   generate: true,
   memory: true,

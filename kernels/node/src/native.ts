@@ -3,11 +3,14 @@ import type {
   Batch,
   DeviceReport,
   FingerprintOptions,
+  GeneratorOptions,
+  GeneratorState,
   ModelOptions,
   ModelShape,
   OptimizerOptions,
   ReplayRequest,
   TensorInfo,
+  WeightType,
 } from "./types.ts";
 
 /** A sparse format as the addon takes it. */
@@ -38,6 +41,7 @@ export interface NativeGenerateOutput {
 
 interface NativeGenerateOptions {
   fingerprint: FingerprintOptions | undefined;
+  weights: WeightType | undefined;
   topCount: number;
   maxBatch: number;
   cancel: Int32Array;
@@ -82,18 +86,53 @@ export interface NativeModel {
   ): Promise<{ tokenCount: number; stopped: boolean }[]>;
   replay(
     requests: readonly ReplayRequest[],
-    options: { fingerprint: FingerprintOptions | undefined; cancel: Int32Array },
+    options: {
+      fingerprint: FingerprintOptions | undefined;
+      weights: WeightType | undefined;
+      cancel: Int32Array;
+    },
     outputs: NativeReplayOutput[],
   ): Promise<void>;
+  createGenerator(options: Required<GeneratorOptions>): Promise<NativeGenerator>;
   stepCount(): number;
   setStepCount(count: number): void;
   memory(): { bytes: number; peakBytes: number };
   close(): void;
 }
 
+/** A token of a request, or its failure. */
+export interface NativeGeneratorEvent {
+  key: number;
+  index: number;
+  token: number;
+  logProb: number;
+  /** -1 not yet, 0 length, 1 stop, 2 failed. */
+  finish: number;
+  fingerprint?: Int8Array;
+  topTokens?: Int32Array;
+  topLogProbs?: Float32Array;
+  error?: Error;
+}
+
+/** The class Generator of the addon. */
+export interface NativeGenerator {
+  submit(
+    key: number,
+    request: NativeGenerateRequest,
+    options: { fingerprint: FingerprintOptions | undefined; topCount: number },
+  ): void;
+  cancel(key: number): void;
+  /** One slice of steps; whether requests are left. */
+  drive(onEvents: (events: NativeGeneratorEvent[]) => void): Promise<boolean>;
+  refresh(): Promise<void>;
+  state(): GeneratorState;
+  close(): Promise<void>;
+}
+
 /** Everything the addon exports; `native.test.ts` compares it with what the C++ really exports. */
 export interface NativeBinding {
   Model: { prototype: NativeModel };
+  Generator: { prototype: NativeGenerator };
   createModel(shape: ModelShape, options: ModelOptions): Promise<NativeModel>;
   tensorTable(shape: ModelShape): TensorInfo[];
   tensorTableRoot(tensors: readonly TensorInfo[]): Uint8Array;

@@ -70,7 +70,15 @@ export interface TokenEvent {
   logProb: number;
 }
 
+/**
+ * How generation and replay keep the weights: as they are; rounded to bf16, with keys and values; or as bytes with a
+ * scale per output. A replay under a type has the bits of a generation under it.
+ */
+export type WeightType = "f32" | "bf16" | "int8";
+
 export interface GenerateOptions {
+  /** Default f32. */
+  weights?: WeightType;
   /** Called for each token, in order within a request, before the promise settles. */
   onToken?: (event: TokenEvent) => void;
   /** Aborting rejects with COV_KERNELS_CANCELLED at the next token. */
@@ -93,6 +101,47 @@ export interface GenerateResult {
   /** tokens × topLogProbs, descending. */
   topTokens?: Int32Array;
   topLogProbs?: Float32Array;
+}
+
+/** Limits of a generator; 0 or nothing leaves them to the engine. */
+export interface GeneratorOptions {
+  /** Default f32. */
+  weights?: WeightType;
+  /** Requests computed in turn; further ones wait. */
+  maxBatch?: number;
+  /** Positions of one step: longer prompts are cut into chunks, so that decoding goes on meanwhile. */
+  stepRows?: number;
+  /** Pages of 16 positions for keys and values; default: as the model's memory limit allows. */
+  pageLimit?: number;
+}
+
+/** What a generator holds. */
+export interface GeneratorState {
+  running: number;
+  waiting: number;
+  pages: number;
+  pageBytes: number;
+  weightBytes: number;
+  computedPositions: number;
+  /** Positions taken over from a request that begins alike. */
+  sharedPositions: number;
+  preemptions: number;
+}
+
+/** Options of one request to a generator. */
+export interface GeneratorCallOptions {
+  onToken?: (event: { index: number; token: number; logProb: number }) => void;
+  signal?: AbortSignal;
+  fingerprint?: FingerprintOptions;
+  /** Most probable tokens to report per position, 0 to 256. */
+  topLogProbs?: number;
+}
+
+export interface ReplayOptions {
+  fingerprint?: FingerprintOptions;
+  signal?: AbortSignal;
+  /** That of the generation; default f32. */
+  weights?: WeightType;
 }
 
 export interface ReplayRequest extends SamplingOptions {
