@@ -1,38 +1,47 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import type { GenerateOptions, GenerateRequest, GenerateResult } from "@covenant/kernels";
+import type { GenerateRequest, GenerateResult, GeneratorCallOptions } from "@covenant/kernels";
 import { createLogger, hasCode } from "@covenant/runtime";
 import type { GenerationJob, TokenVerdict } from "./generation-queue.ts";
 import { GenerationQueue } from "./generation-queue.ts";
 
 const logger = createLogger({ service: "test", level: "silent" });
 
-/** A model that draws 1, 2, 3, … one token a turn of the event loop, and notes its batches. */
-class CountingModel {
-  readonly batches: number[] = [];
+/** A generator that draws 1, 2, 3, … one token a turn of the event loop, and notes who runs together. */
+class CountingGenerator {
+  running = 0;
+  most = 0;
+  started = 0;
   aborted = 0;
+  seeds: number[] = [];
 
   async generate(
-    requests: readonly GenerateRequest[],
-    { onToken, signal }: GenerateOptions = {},
-  ): Promise<GenerateResult[]> {
-    this.batches.push(requests.length);
-    const longest = Math.max(...requests.map((request) => request.maxNewTokens));
-    for (let index = 0; index < longest; index += 1) {
-      await new Promise(setImmediate);
-      if (signal?.aborted) {
-        this.aborted += 1;
-        throw new Error("cancelled");
+    { maxNewTokens }: GenerateRequest,
+    { onToken, signal, fingerprint }: GeneratorCallOptions = {},
+  ): Promise<GenerateResult> {
+    this.started += 1;
+    this.running += 1;
+    this.most = Math.max(this.most, this.running);
+    if (fingerprint) this.seeds.push(fingerprint.seed[0]!);
+    try {
+      for (let index = 0; index < maxNewTokens; index += 1) {
+        await new Promise(setImmediate);
+        if (signal?.aborted) {
+          this.aborted += 1;
+          throw new Error("cancelled");
+        }
+        if (maxNewTokens === 13) throw new Error("broken");
+        onToken?.({ index, token: index + 1, logProb: -1 });
       }
-      for (const [request, { maxNewTokens }] of requests.entries()) {
-        if (index < maxNewTokens) onToken?.({ request, index, token: index + 1, logProb: -1 });
-      }
+    } finally {
+      this.running -= 1;
     }
-    return requests.map((request) => ({
-      tokens: new Int32Array(request.maxNewTokens),
-      logProbs: new Float32Array(request.maxNewTokens),
+    return {
+      tokens: new Int32Array(maxNewTokens),
+      logProbs: new Float32Array(maxNewTokens),
       finishReason: "length",
-    }));
+      ...(fingerprint && { fingerprints: new Int8Array(maxNewTokens * fingerprint.dims) }),
+    };
   }
 }
 
@@ -59,73 +68,89 @@ function job(
   };
 }
 
-test("what waits while a batch runs forms the next one, up to its limit", async () => {
-  const model = new CountingModel();
-  const queue = new GenerationQueue({ batchMax: 4, queueMax: 100 }, { model, logger });
-  await Promise.all([
-    queue.run(job(1, 3)),
-    ...Array.from({ length: 6 }, () => queue.run(job(1, 3))),
-  ]);
-  assert.deepEqual(model.batches, [1, 4, 2]);
-});
-
-test("requests with different fingerprint keys do not share a batch", async () => {
-  const model = new CountingModel();
-  const queue = new GenerationQueue({ batchMax: 8, queueMax: 100 }, { model, logger });
+test("jobs run side by side, whatever their fingerprints", async () => {
+  const generator = new CountingGenerator();
+  const queue = new GenerationQueue({ batchMax: 4, queueMax: 100 }, { generator, logger });
   const keyed = (value: number) =>
-    job(1, 2, { fingerprint: { seed: new Uint8Array(32).fill(value), dims: 16 } });
-  await Promise.all([
-    queue.run(job(1, 2)),
+    job(2, 3, { fingerprint: { seed: new Uint8Array(32).fill(value), dims: 16 } });
+  const results = await Promise.all([
+    queue.run(job(1, 3)),
     queue.run(keyed(1)),
     queue.run(keyed(2)),
-    queue.run(keyed(1)),
   ]);
-  assert.deepEqual(model.batches, [1, 2, 1]);
+  assert.equal(generator.most, 5);
+  assert.deepEqual(generator.seeds, [1, 1, 2, 2]);
+  assert.deepEqual(
+    results.map((fingerprints) => fingerprints.map((bytes) => bytes?.length)),
+    [[undefined], [48, 48], [48, 48]],
+  );
 });
 
 test("a full queue refuses and says when to come back", async () => {
-  const model = new CountingModel();
-  const queue = new GenerationQueue({ batchMax: 1, queueMax: 2 }, { model, logger });
+  const generator = new CountingGenerator();
+  const queue = new GenerationQueue({ batchMax: 1, queueMax: 2 }, { generator, logger });
   const running = [queue.run(job(1, 5)), queue.run(job(1, 5)), queue.run(job(1, 5))];
   await assert.rejects(
     async () => queue.run(job(1, 5)),
     (error) => {
       assert.ok(hasCode(error, "COV_BUSY"));
       assert.ok(Number(error.metadata.retryAfterMs) > 0);
+      assert.equal(Number(error.metadata.queued), 2);
       return true;
     },
   );
   await Promise.all(running);
+  await queue.run(job(3, 1));
 });
 
-test("a batch ends when nobody needs more of it, and not before", async () => {
-  const model = new CountingModel();
-  const queue = new GenerationQueue({ batchMax: 4, queueMax: 100 }, { model, logger });
+test("a sequence ends when nobody needs more of it, the others go on", async () => {
+  const generator = new CountingGenerator();
+  const queue = new GenerationQueue({ batchMax: 4, queueMax: 100 }, { generator, logger });
   const gone = new AbortController();
-  const first = queue.run(job(1, 1));
-  let seen = 0;
+  const seen = [0, 0];
   const kept = queue.run(
-    job(1, 50, {
-      onToken: (_, token) => {
-        seen = token;
+    job(2, 50, {
+      fingerprint: { seed: new Uint8Array(32), dims: 1 },
+      onToken: (sequence, token) => {
+        seen[sequence] = token;
         if (token === 5) gone.abort();
-        return token === 20 ? "done" : "go";
+        return sequence === 0 && token === 20 ? "done" : "go";
       },
     }),
   );
   const left = queue.run(job(1, 50, { signal: gone.signal }));
-  await Promise.all([first, kept, left]);
-  assert.equal(seen, 20);
-  assert.equal(model.aborted, 1);
+  const [fingerprints, none] = await Promise.all([kept, left]);
+  assert.deepEqual(seen, [20, 50]);
+  assert.deepEqual(
+    fingerprints.map((bytes) => bytes?.length),
+    [undefined, 50],
+  );
+  assert.deepEqual(none, [undefined]);
+  assert.equal(generator.aborted, 2);
 });
 
-test("a request whose client left while waiting costs nothing", async () => {
-  const model = new CountingModel();
-  const queue = new GenerationQueue({ batchMax: 1, queueMax: 100 }, { model, logger });
-  const gone = new AbortController();
-  const first = queue.run(job(1, 3));
-  const waiting = queue.run(job(1, 3, { signal: gone.signal }));
-  gone.abort();
-  await Promise.all([first, waiting]);
-  assert.deepEqual(model.batches, [1]);
+test("done at the last token is no cut", async () => {
+  const generator = new CountingGenerator();
+  const queue = new GenerationQueue({ batchMax: 4, queueMax: 100 }, { generator, logger });
+  const onToken = (_: number, token: number): TokenVerdict => (token === 4 ? "done" : "go");
+  const fingerprint = { seed: new Uint8Array(32), dims: 2 };
+  const [bytes] = await queue.run(job(1, 4, { fingerprint, onToken }));
+  assert.equal(bytes?.length, 8);
+  assert.equal(generator.aborted, 0);
+});
+
+test("a request whose client has left costs nothing", async () => {
+  const generator = new CountingGenerator();
+  const queue = new GenerationQueue({ batchMax: 1, queueMax: 100 }, { generator, logger });
+  assert.deepEqual(await queue.run(job(1, 3, { signal: AbortSignal.abort() })), []);
+  assert.equal(generator.started, 0);
+});
+
+test("when one sequence fails, its siblings are given up and the job rejects", async () => {
+  const generator = new CountingGenerator();
+  const queue = new GenerationQueue({ batchMax: 4, queueMax: 100 }, { generator, logger });
+  const { requests, ...rest } = job(1, 50);
+  const mixed = { ...rest, requests: [...requests, ...job(1, 13).requests] };
+  await assert.rejects(queue.run(mixed), { message: "broken" });
+  assert.equal(generator.aborted, 1);
 });
