@@ -23,7 +23,7 @@ export const supervisedSchema = z
      * Tuning stops at this probe reward: reinforcement learns from groups that hold both successes and
      * failures, and a policy that is right every other time gives the most of them.
      */
-    targetReward: z.number().min(0).max(1).default(0.55),
+    targetReward: z.number().min(0).max(1).default(0.65),
   })
   .prefault({});
 
@@ -33,7 +33,7 @@ export const policySchema = z
     /** `grpo` divides advantages by the group's deviation, `dr_grpo` does not. */
     rule: z.enum(["grpo", "dr_grpo"]).default("grpo"),
     /** Policy versions to train. */
-    versions: z.number().int().min(0).max(1_000_000).default(40),
+    versions: z.number().int().min(0).max(1_000_000).default(50),
     groupsPerVersion: count(64, 4096),
     /** Completions of a group. */
     groupSize: z.number().int().min(2).max(64).default(4),
