@@ -54,6 +54,7 @@ const stages = [
       run(pinnedNode, ["scripts/build-kernels.mjs", "--tests"]) &&
       run("ctest", ["--test-dir", "kernels/build", "--output-on-failure", "-j", "2"]),
   ],
+  ["arm64", () => run(pinnedNode, ["scripts/arm64-kernels.mjs"])],
   [
     "unit",
     () =>
