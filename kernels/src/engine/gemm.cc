@@ -7,16 +7,17 @@ namespace covenant {
 namespace {
 
 constexpr int64_t kRowBlock = 96;      // rows of X per task: 8 tiles of 12
-constexpr int64_t kColumnBlock = 256;  // columns per task
-// Tokens whose rows are packed at once for a weight gradient.
-constexpr int64_t kGradientBlock = 256;
+constexpr int64_t kColumnBlock = 512;  // columns per task
+// Tokens whose rows are packed at once for a weight gradient: a panel of 64 KiB. Fewer would read
+// and write the gradient more often.
+constexpr int64_t gradient_block(Compute format) { return format == Compute::kF32 ? 512 : 1024; }
 constexpr int64_t kTransposeBlock = 64;  // columns of dY per task
 // Below these sizes one thread is faster than waking another.
 constexpr int64_t kSmallProduct = 1 << 21;  // multiply-adds
 constexpr int64_t kSmallPack = 1 << 17;     // numbers
 
 // Floats of one thread's panel of tokens.
-constexpr int64_t kPanelScratch = kGradientBlock * kPanel;
+constexpr int64_t kPanelScratch = 512 * kPanel;
 
 int64_t panels(int64_t n) { return (n + kPanel - 1) / kPanel; }
 
@@ -48,8 +49,9 @@ void gradient_panel(const KernelTable& kernel, Compute format, Operand dy, const
                     float* panel) {
   const int64_t columns = std::min(kPanel, k - first);
   Bf16* const panel16 = reinterpret_cast<Bf16*>(panel);
-  for (int64_t token = 0; token < m; token += kGradientBlock) {
-    const int64_t tokens = std::min(kGradientBlock, m - token);
+  const int64_t block = gradient_block(format);
+  for (int64_t token = 0; token < m; token += block) {
+    const int64_t tokens = std::min(block, m - token);
     if (format == Compute::kF32) {
       kernel.pack_panel(x.f32 + token * k + first, columns, tokens, k, panel);
       kernel.gemm(n, columns, tokens, dy.f32 + token * n, 1, n, panel, 0, dw + first, k, dw + first,

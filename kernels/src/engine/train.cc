@@ -9,7 +9,7 @@
 namespace covenant {
 namespace {
 
-constexpr int64_t kGroupRows = 512;
+constexpr int64_t kGroupRows = 1024;
 
 struct Groups {
   int64_t sequences, length, per_group;

@@ -56,9 +56,12 @@ COV_INLINE R rdot(R, R, R c) { return c; }  // never called: operands are widene
 #endif
 constexpr int kTileColumns = kTileVectors * kWidth;
 
-// Steps of k done at once when there are several tiles of rows: one panel's share of the steps and
-// a tile's share of A stay in the first-level cache. Sums go through C in between, unrounded.
-constexpr int64_t kStepBlock = 192;
+// Sums live in registers only if every loop over them is unrolled.
+#define COV_UNROLL _Pragma("GCC unroll 16")
+
+// Steps of k done at once when there are several tiles of rows: one panel's share of the steps stays
+// in the second-level cache. Sums go through C in between, unrounded.
+constexpr int64_t kStepBlock = 1024;
 
 struct TileArguments {
   int64_t steps;  // of k, or pairs of it
@@ -71,6 +74,8 @@ struct TileArguments {
   float* c;
   int64_t c_row;
   int64_t columns;  // valid columns of the whole tile
+  uintptr_t ahead;     // what comes next of B, fetched bit by bit; may lie behind its end
+  int64_t ahead_step;  // bytes per step
 };
 
 // ---- one tile: Rows x (Panels * kTileColumns) --------------------------------------------------
@@ -81,18 +86,18 @@ COV_INLINE void load_sums(const TileArguments& t, R (&sum)[Rows][Panels * kTileV
   constexpr int64_t kColumns = Panels * kTileColumns;
   // Vector v covers the tile's columns v % kTileVectors of panel v / kTileVectors.
   if (t.init == nullptr) {
-    for (int i = 0; i < Rows; ++i)
-      for (int v = 0; v < kVectors; ++v) sum[i][v] = rset(0.0f);
+    COV_UNROLL for (int i = 0; i < Rows; ++i)
+      COV_UNROLL for (int v = 0; v < kVectors; ++v) sum[i][v] = rset(0.0f);
   } else if (t.columns >= kColumns) {
-    for (int i = 0; i < Rows; ++i)
-      for (int v = 0; v < kVectors; ++v)
+    COV_UNROLL for (int i = 0; i < Rows; ++i)
+      COV_UNROLL for (int v = 0; v < kVectors; ++v)
         sum[i][v] = rload(t.init + i * t.init_row + (v / kTileVectors) * kPanel +
                           (v % kTileVectors) * kWidth);
   } else {
-    for (int i = 0; i < Rows; ++i) {
+    COV_UNROLL for (int i = 0; i < Rows; ++i) {
       float row[kColumns] = {};
       for (int64_t j = 0; j < t.columns; ++j) row[j] = t.init[i * t.init_row + j];
-      for (int v = 0; v < kVectors; ++v) sum[i][v] = rload(row + v * kWidth);
+      COV_UNROLL for (int v = 0; v < kVectors; ++v) sum[i][v] = rload(row + v * kWidth);
     }
   }
 }
@@ -102,15 +107,15 @@ COV_INLINE void store_sums(const TileArguments& t, const R (&sum)[Rows][Panels *
   constexpr int kVectors = Panels * kTileVectors;
   constexpr int64_t kColumns = Panels * kTileColumns;
   if (t.columns >= kColumns) {
-    for (int i = 0; i < Rows; ++i)
-      for (int v = 0; v < kVectors; ++v)
+    COV_UNROLL for (int i = 0; i < Rows; ++i)
+      COV_UNROLL for (int v = 0; v < kVectors; ++v)
         rstore(t.c + i * t.c_row + (v / kTileVectors) * kPanel + (v % kTileVectors) * kWidth,
                sum[i][v]);
     return;
   }
-  for (int i = 0; i < Rows; ++i) {
+  COV_UNROLL for (int i = 0; i < Rows; ++i) {
     float row[kColumns];
-    for (int v = 0; v < kVectors; ++v) rstore(row + v * kWidth, sum[i][v]);
+    COV_UNROLL for (int v = 0; v < kVectors; ++v) rstore(row + v * kWidth, sum[i][v]);
     for (int64_t j = 0; j < t.columns; ++j) t.c[i * t.c_row + j] = row[j];
   }
 }
@@ -127,18 +132,17 @@ COV_INLINE void tile(const TileArguments& t) {
   const Word* b = t.b;
   const int64_t row1 = t.a_row, row2 = 2 * t.a_row;
   for (int64_t step = 0; step < t.steps; ++step) {
+    __builtin_prefetch((const void*)(t.ahead + (uintptr_t)(step * t.ahead_step)), 0, 2);
     R column[kVectors];
-    for (int v = 0; v < kVectors; ++v)
+    COV_UNROLL for (int v = 0; v < kVectors; ++v)
       column[v] = rload(b + (v / kTileVectors) * t.b_panel + (v % kTileVectors) * kWidth);
-#pragma GCC unroll 12
-    for (int i = 0; i < Rows; ++i) {
+    COV_UNROLL for (int i = 0; i < Rows; ++i) {
       const Word* p = RowMajor ? base[i / 3] + (i % 3 == 0   ? 0
                                                 : i % 3 == 1 ? row1
                                                              : row2)
                                : base[0] + i;
       const R x = rset(*p);
-#pragma GCC unroll 8
-      for (int v = 0; v < kVectors; ++v)
+      COV_UNROLL for (int v = 0; v < kVectors; ++v)
         sum[i][v] = Pairs ? rdot(x, column[v], sum[i][v]) : rfma(x, column[v], sum[i][v]);
     }
     if (RowMajor)
@@ -193,46 +197,79 @@ COV_INLINE int64_t wide_columns(const Product& p) {
                                        : tile_function<3, 4, RowMajor, Pairs>;
   for (; j + 4 * kPanel <= p.n; j += 4 * kPanel)
     wide({p.steps, p.a, p.a_row, p.a_k, p.b + j / kPanel * p.b_panel, p.b_panel,
-          p.init == nullptr ? nullptr : p.init + j, p.init_row, p.c + j, p.c_row, 4 * kPanel});
+          p.init == nullptr ? nullptr : p.init + j, p.init_row, p.c + j, p.c_row, 4 * kPanel,
+          (uintptr_t)(p.b + (j / kPanel + 4) * p.b_panel), 4 * kPanel * 4});
 #else
   (void)p;
 #endif
   return j;
 }
 
+// Steps [step, step + steps) of the columns [j, j + columns), all rows; A starts at that step.
+template <bool RowMajor, bool Pairs>
+COV_INLINE void column_block(const Product& p, const Word* a, int64_t a_row, int64_t j,
+                             int64_t step, int64_t steps, const Word* ahead) {
+  const int64_t a_step = RowMajor ? a_row : 1;
+  const float* init = step > 0 ? p.c : p.init;
+  const int64_t init_row = step > 0 ? p.c_row : p.init_row;
+  const int64_t tiles = (p.m + kTileRows - 1) / kTileRows;
+  const int64_t share = 4 * kPanel / tiles;  // bytes per step
+  for (int64_t i = 0; i < p.m; i += kTileRows) {
+    const TileArguments t{steps,
+                          a + i * a_step,
+                          a_row,
+                          p.a_k,
+                          p.b + j / kPanel * p.b_panel + j % kPanel + step * kPanel,
+                          p.b_panel,
+                          init == nullptr ? nullptr : init + i * init_row + j,
+                          init_row,
+                          p.c + i * p.c_row + j,
+                          p.c_row,
+                          p.n - j < kTileColumns ? p.n - j : kTileColumns,
+                          (uintptr_t)ahead + (uintptr_t)(i / kTileRows * share * steps),
+                          share};
+    const int64_t rows = p.m - i < kTileRows ? p.m - i : kTileRows;
+    if (rows == kTileRows)
+      tile_function<kTileRows, 1, RowMajor, Pairs>(t);
+    else
+      tile_for<RowMajor, Pairs>(rows)(t);
+  }
+}
+
 template <bool RowMajor, bool Pairs>
 static void product(const Product& p) {
-  const int64_t a_step = RowMajor ? p.a_row : 1;
   const int64_t a_k = RowMajor ? 1 : p.a_k;
   const int64_t block = p.m <= kTileRows ? p.steps : kStepBlock;
   for (int64_t j = wide_columns<RowMajor, Pairs>(p); j < p.n; j += kTileColumns) {
-    const Word* b = p.b + j / kPanel * p.b_panel + j % kPanel;
-    const int64_t columns = p.n - j < kTileColumns ? p.n - j : kTileColumns;
     int64_t step = 0;
     do {  // no steps at all still have to write init
       const int64_t steps = p.steps - step < block ? p.steps - step : block;
-      const float* init = step > 0 ? p.c : p.init;
-      const int64_t init_row = step > 0 ? p.c_row : p.init_row;
-      for (int64_t i = 0; i < p.m; i += kTileRows) {
-        const TileArguments t{steps,
-                              p.a + i * a_step + step * a_k,
-                              p.a_row,
-                              p.a_k,
-                              b + step * kPanel,
-                              p.b_panel,
-                              init == nullptr ? nullptr : init + i * init_row + j,
-                              init_row,
-                              p.c + i * p.c_row + j,
-                              p.c_row,
-                              columns};
-        const int64_t rows = p.m - i < kTileRows ? p.m - i : kTileRows;
-        if (rows == kTileRows)
-          tile_function<kTileRows, 1, RowMajor, Pairs>(t);
-        else
-          tile_for<RowMajor, Pairs>(rows)(t);
-      }
+      column_block<RowMajor, Pairs>(p, p.a + step * a_k, p.a_row, j, step, steps,
+                                    p.b + j / kPanel * p.b_panel + (step + steps) * kPanel);
       step += steps;
     } while (step < p.steps);
+  }
+}
+
+// Rows that follow each other at a multiple of 1 KiB share few sets of the first-level cache: a
+// block of them is copied closer together before use.
+static void product_copied(Product p) {
+  constexpr int64_t kRows = 8 * kTileRows, kSteps = 256, kRow = kSteps + 16;
+  float block[kRows * kRow];
+  const Product whole = p;
+  for (int64_t first = 0; first < whole.m; first += kRows) {
+    p.m = whole.m - first < kRows ? whole.m - first : kRows;
+    p.init = whole.init == nullptr ? nullptr : whole.init + first * whole.init_row;
+    p.c = whole.c + first * whole.c_row;
+    for (int64_t step = 0; step < p.steps; step += kSteps) {
+      const int64_t steps = p.steps - step < kSteps ? p.steps - step : kSteps;
+      for (int64_t i = 0; i < p.m; ++i)
+        __builtin_memcpy(block + i * kRow, whole.a + (first + i) * whole.a_row + step,
+                         (uint64_t)steps * 4);
+      for (int64_t j = 0; j < p.n; j += kTileColumns)
+        column_block<true, false>(p, block, kRow, j, step, steps,
+                                  p.b + (j / kPanel + 1) * p.b_panel + step * kPanel);
+    }
   }
 }
 
@@ -240,7 +277,9 @@ static void gemm(int64_t m, int64_t n, int64_t k, const float* a, int64_t a_row,
                  const float* b, int64_t b_panel, const float* init, int64_t init_row, float* c,
                  int64_t c_row) {
   const Product p{m, n, k, a, a_row, a_k, b, b_panel, init, init_row, c, c_row};
-  if (a_k == 1)
+  if (a_k == 1 && a_row % 256 == 0 && m > 2 * kTileRows && n > 2 * kPanel && k >= 256)
+    product_copied(p);
+  else if (a_k == 1)
     product<true, false>(p);
   else
     product<false, false>(p);
