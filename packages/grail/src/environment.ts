@@ -1,5 +1,3 @@
-import { arithmetic } from "./arithmetic.ts";
-
 /** One message of a chat; `role` names the special token that opens it. */
 export interface ChatMessage {
   role: "user" | "assistant";
@@ -55,13 +53,6 @@ export function isEvaluationSeed(seed: bigint): boolean {
 /** Name with version, as contracts carry it: "arithmetic@1". */
 export function environmentId(environment: Environment): string {
   return `${environment.name}@${environment.version}`;
-}
-
-const environments = [arithmetic];
-
-/** The environment with this name and version, or undefined. */
-export function findEnvironment(id: string): Environment | undefined {
-  return environments.find((environment) => environmentId(environment) === id);
 }
 
 /** The episode with its right answer as the assistant's message: an example for supervised tuning. */

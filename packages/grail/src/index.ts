@@ -6,6 +6,7 @@ export { checkOpenings } from "./check-openings.ts";
 export * from "./coefficients.ts";
 export * from "./contract.ts";
 export * from "./environment.ts";
+export { findEnvironment } from "./environments.ts";
 export { type Finding, isVerified, reasonName } from "./finding.ts";
 export * from "./group-state.ts";
 export { combineMeasurements, judgeReplay, type ReplayResult } from "./judge-replay.ts";

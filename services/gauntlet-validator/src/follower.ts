@@ -5,6 +5,7 @@ import { CovenantError, fromUnknown } from "@covenant/runtime";
 import { checkManifest } from "@covenant/sparseloco";
 import type { ValidatorClient } from "./colleagues.ts";
 import type { Judge } from "./judge.ts";
+import type { Outcome } from "./outcome.ts";
 import type { RoundLoop } from "./round-loop.ts";
 import type { Tip } from "./tip.ts";
 
@@ -55,9 +56,6 @@ function verified(judge: Judge, tip: Tip, signed: SignedManifest): RoundManifest
   if (checked.ok) return checked.value;
   throw new CovenantError("COV_MANIFEST_REFUSED", `not adopted: ${checked.problem.detail}`);
 }
-
-/** The merged update and the parameters it leads to. */
-export type Outcome = { merged: Uint8Array; parameters: Float32Array };
 
 async function apply(
   judge: Judge,

@@ -24,8 +24,8 @@ import {
   stepRound,
   takesAnnouncements,
 } from "@covenant/sparseloco";
-import type { Outcome } from "./follower.ts";
 import type { Judge } from "./judge.ts";
+import type { Outcome } from "./outcome.ts";
 import { RoundTasks, type Scored } from "./round-tasks.ts";
 import { Serial } from "./serial.ts";
 import { loadTip, type Tip } from "./tip.ts";

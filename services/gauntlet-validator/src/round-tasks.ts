@@ -11,8 +11,8 @@ import {
 import { applyRound, type GauntletState, isAmnesty, reasonName } from "@covenant/gauntlet";
 import { manifestHash, type RoundRecord } from "@covenant/sparseloco";
 import type { Announcement } from "./fetch-updates.ts";
-import type { Outcome } from "./follower.ts";
 import type { Judge } from "./judge.ts";
+import type { Outcome } from "./outcome.ts";
 import { type Proposal, proposeRound } from "./propose-round.ts";
 import { collectSignatures } from "./quorum.ts";
 import { type RoundScores, scoreRound } from "./score-round.ts";

@@ -21,8 +21,8 @@ import {
   verifyManifestSignature,
 } from "@covenant/sparseloco";
 import { fetchUpdate, type SoundUpdate } from "./fetch-updates.ts";
-import type { Outcome } from "./follower.ts";
 import type { Judge } from "./judge.ts";
+import type { Outcome } from "./outcome.ts";
 import { merge } from "./propose-round.ts";
 import type { RoundLoop } from "./round-loop.ts";
 import type { Tip } from "./tip.ts";

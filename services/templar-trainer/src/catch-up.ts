@@ -6,27 +6,16 @@ import {
 } from "@covenant/checkpoints";
 import { bytesEqual, toHex } from "@covenant/contracts";
 import type { Round } from "@covenant/contracts/gauntlet";
-import {
-  type CheckpointManifest,
-  CheckpointRegistry,
-  CheckpointStage,
-} from "@covenant/contracts/registry";
+import { type CheckpointManifest, CheckpointStage } from "@covenant/contracts/registry";
 import { PeerPhase } from "@covenant/contracts/templar";
 import { initialParameters, stateRoot } from "@covenant/kernels";
 import type { RunSetup } from "@covenant/runs";
-import { CovenantError, createClient, fromUnknown, retry } from "@covenant/runtime";
+import { CovenantError, fromUnknown, retry } from "@covenant/runtime";
 import { isQuorum, manifestHash, signedStake } from "@covenant/sparseloco";
 import type { Peer } from "./peer.ts";
 import { budget } from "./publish-update.ts";
+import type { RegistryClient } from "./registry-client.ts";
 import type { TrainerState } from "./trainer-state.ts";
-
-/** Client of the checkpoint registry. */
-export type RegistryClient = ReturnType<typeof createRegistryClient>;
-
-/** Creates a registry client for a participant. */
-export function createRegistryClient(options: Parameters<typeof createClient>[1]) {
-  return createClient(CheckpointRegistry, options);
-}
 
 /** Checkpoints tried before the peer falls back to the run's beginning. */
 const CHECKPOINTS_MAX = 5;

@@ -14,10 +14,10 @@ import {
   type ServiceContext,
 } from "@covenant/runtime";
 import { behaviourOf } from "./behaviours/index.ts";
-import { createRegistryClient } from "./catch-up.ts";
 import { type Config, configSchema } from "./config.ts";
 import { Gate } from "./gate.ts";
 import { runPeer } from "./peer-loop.ts";
+import { createRegistryClient } from "./registry-client.ts";
 import { RoundFeed } from "./round-feed.ts";
 import { trainerService } from "./rpc/trainer.ts";
 import { StatusBoard } from "./status.ts";
