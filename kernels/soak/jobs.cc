@@ -28,6 +28,7 @@ const std::vector<Worker::Job>& Worker::jobs() {
       {"forward and backward", 10, &Worker::forward_and_backward},
       {"generate and replay", 20, &Worker::generate_and_replay},
       {"generate and cancel", 8, &Worker::generate_and_cancel},
+      {"join and leave", 8, &Worker::join_and_leave},
       {"compress and merge", 15, &Worker::compress_and_merge},
       {"decode damaged", 8, &Worker::decode_damaged},
       {"hash", 8, &Worker::hash},
@@ -184,6 +185,7 @@ void Worker::generate_and_replay() {
   make_requests(1 + below(5), 1 + below(40));
   cov_generate_options options = {};
   options.max_batch = 1 + below(4);
+  options.weights = below(3);  // every cov_weight_type
   if (generate(options) != COV_OK) return;
   const cov_generate_request& request = requests_[0];
   const cov_generate_output& said = outputs_[0];
@@ -201,7 +203,8 @@ void Worker::generate_and_replay() {
   cov_replay_output output = {};
   output.drawn = drawn.data();
   output.log_probs = log_probs.data();
-  const cov_replay_options replay_options = {};
+  cov_replay_options replay_options = {};
+  replay_options.weights = options.weights;
   if (!expect(cov_model_replay(model_, &again, 1, &replay_options, &output), COV_OK, "replay"))
     return;
   if (!std::equal(drawn.begin(), drawn.end(), said.tokens))
@@ -226,6 +229,39 @@ void Worker::generate_and_cancel() {
   static_assert(sizeof(cancel_) == sizeof(int32_t));
   options.cancel = reinterpret_cast<const int32_t*>(&cancel_);
   generate(options);
+}
+
+// A generator that lives for a while: requests come, some go before they are done, weights change.
+void Worker::join_and_leave() {
+  cov_generator_options options = {};
+  options.weights = below(3);  // every cov_weight_type
+  options.max_batch = 1 + below(4);
+  options.page_limit = 12 + below(60);
+  cov_generator* generator = nullptr;
+  if (!expect(cov_generator_create(model_, &options, &generator), COV_OK, "generator")) return;
+  make_requests(6, 1 + below(30));
+  std::vector<uint64_t> ids;
+  int32_t active = 1;
+  for (int32_t step = 0; fault_.empty() && (active > 0 || ids.size() < requests_.size()); ++step) {
+    if (ids.size() < requests_.size() && step % 3 == 0) {
+      ids.push_back(0);
+      const cov_status status = cov_generator_submit(generator, &requests_[ids.size() - 1], nullptr,
+                                                     0, &ids.back());
+      if (status.code != COV_OK) expect(status, COV_MEMORY_LIMIT, "submit");
+    }
+    if (below(12) == 0) {
+      const cov_status status = cov_generator_cancel(generator, ids[random_() % ids.size()]);
+      if (status.code == COV_OK)
+        cancelled_.fetch_add(1, std::memory_order_relaxed);
+      else
+        expect(status, COV_OUT_OF_RANGE, "cancel of a request that has ended");
+    }
+    expect(cov_generator_step(
+               generator, [](void*, const cov_generator_event*) {}, nullptr, &active),
+           COV_OK, "step");
+  }
+  expect(cov_generator_refresh(generator), COV_OK, "refresh of an idle generator");
+  cov_generator_release(generator);
 }
 
 // ---- updates and hashes --------------------------------------------------------------------

@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "covenant/generator.h"
 #include "covenant/model.h"
 #include "covenant/sparse.h"
 
@@ -48,6 +49,7 @@ class Worker {
   void forward_and_backward();
   void generate_and_replay();
   void generate_and_cancel();
+  void join_and_leave();
   void compress_and_merge();
   void decode_damaged();
   void hash();

@@ -2,10 +2,12 @@
 // COV_OUT_OF_MEMORY, harms nothing, loses nothing, and works when it is made again.
 #include "failing.h"
 
+#include <algorithm>
 #include <memory>
 #include <vector>
 
 #include "../engine/support.h"
+#include "covenant/generator.h"
 
 using namespace covenant_test;
 
@@ -20,6 +22,7 @@ struct Fixture {
   std::vector<float> initial = lively_parameters(shape, 5);
   int threads = 1;
   cov_compute compute = COV_COMPUTE_F32;
+  cov_weight_type weights = COV_WEIGHTS_F32;
   std::unique_ptr<TestModel> model;
   std::vector<int32_t> tokens, targets, written, drawn;
   std::vector<float> log_probs, said, coefficients;
@@ -86,6 +89,7 @@ struct Fixture {
     cov_generate_options options = {};
     options.fingerprint = &fingerprint;
     options.max_batch = 2;
+    options.weights = weights;
     return cov_model_generate(*model, requests.data(), kRequests, &options, outputs.data());
   }
   cov_status replay() {
@@ -100,7 +104,7 @@ struct Fixture {
     std::memcpy(request.sampling_seed, requests[0].sampling_seed, 32);
     cov_replay_output output = {};
     output.drawn = drawn.data();
-    const cov_replay_options options = {&fingerprint, nullptr, COV_WEIGHTS_F32};
+    const cov_replay_options options = {&fingerprint, nullptr, weights};
     return cov_model_replay(*model, &request, 1, &options, &output);
   }
 };
@@ -178,10 +182,10 @@ void test_training(int threads, cov_compute compute) {
        [&] { return f.parameters_are(stepped) && cov_model_step_count(*f.model) == 1; }});
 }
 
-void test_generation(int threads, cov_compute compute) {
+void test_generation(int threads, cov_weight_type weights) {
   Fixture f;
   f.threads = threads;
-  f.compute = compute;
+  f.weights = weights;
   f.fresh();
   CHECK_OK(f.generate());
   const std::vector<int32_t> expected = f.written;
@@ -199,15 +203,84 @@ void test_generation(int threads, cov_compute compute) {
        [&] { return std::memcmp(f.drawn.data(), expected.data(), kNew * sizeof(int32_t)) == 0; }});
 }
 
+struct Token {
+  uint64_t request;
+  int32_t index, token;
+};
+
+// The tokens of each request in turn. A request that gave its pages up comes later than its
+// neighbours, with the same tokens.
+std::vector<int32_t> by_request(std::vector<Token> tokens) {
+  std::sort(tokens.begin(), tokens.end(), [](const Token& a, const Token& b) {
+    return a.request != b.request ? a.request < b.request : a.index < b.index;
+  });
+  std::vector<int32_t> all;
+  for (const Token& token : tokens) all.push_back(token.token);
+  return all;
+}
+
+// A step that fails leaves all requests as they were: the generator goes on, to the same tokens.
+void test_generator(int threads, cov_weight_type weights) {
+  Fixture f;
+  f.threads = threads;
+  cov_generator* generator = nullptr;
+  std::vector<Token> tokens;
+  tokens.reserve(kRequests * kNew);
+  cov_generator_options options = {};
+  options.weights = weights;
+  options.max_batch = 2;
+  const auto prepare = [&] {
+    cov_generator_release(generator);
+    generator = nullptr;
+    tokens.clear();
+    f.fresh();
+  };
+  const auto finish = [&]() -> cov_status {
+    if (generator == nullptr) {
+      const cov_status created = cov_generator_create(*f.model, &options, &generator);
+      if (created.code != COV_OK) return created;
+    }
+    cov_generator_state state = cov_generator_get_state(generator);
+    // Requests that were taken stay; those that were refused are handed in again.
+    for (size_t i = static_cast<size_t>(state.running + state.waiting);
+         tokens.empty() && i < f.requests.size(); ++i) {
+      uint64_t id = 0;
+      const cov_status taken =
+          cov_generator_submit(generator, &f.requests[i], &f.fingerprint, 0, &id);
+      if (taken.code != COV_OK) return taken;
+    }
+    for (int32_t active = 1; active > 0;) {
+      const cov_status stepped = cov_generator_step(
+          generator,
+          [](void* context, const cov_generator_event* event) {
+            static_cast<std::vector<Token>*>(context)->push_back(
+                {event->request, event->index, event->token});
+          },
+          &tokens, &active);
+      if (stepped.code != COV_OK) return stepped;
+    }
+    return cov_ok();
+  };
+  prepare();
+  CHECK_OK(finish());
+  const std::vector<int32_t> expected = by_request(tokens);
+  CHECK(expected.size() == kRequests * kNew);
+  run({"generator", prepare, finish, [&] { return f.parameters_are(f.initial); },
+       [&] { return by_request(tokens) == expected; }});
+  cov_generator_release(generator);
+}
+
 }  // namespace
 
 int main() {
   const int64_t before = live.load();
   for (const int threads : {1, 3}) {
     test_creation(threads);
-    for (const cov_compute compute : {COV_COMPUTE_F32, COV_COMPUTE_BF16}) {
+    for (const cov_compute compute : {COV_COMPUTE_F32, COV_COMPUTE_BF16})
       test_training(threads, compute);
-      test_generation(threads, compute);
+    for (const cov_weight_type weights : {COV_WEIGHTS_F32, COV_WEIGHTS_BF16, COV_WEIGHTS_INT8}) {
+      test_generation(threads, weights);
+      test_generator(threads, weights);
     }
   }
   CHECK(live.load() == before);
