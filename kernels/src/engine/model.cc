@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "engine/gemm.h"
+#include "engine/lora.h"
 
 namespace covenant {
 
@@ -47,7 +48,8 @@ void pack_weights(cov_model& model, bool backward) {
   for (const Matrix& m : matrices) {
     m.to->data = next;
     next += packed_bytes(model.layout.compute, m.to->k, m.to->n);
-    (backward ? pack_backward : pack_forward)(model.pool, model.parameters() + m.offset, *m.to);
+    (backward ? pack_backward : pack_forward)(
+        model.pool, effective_matrix(model, m.offset, m.n, m.k), *m.to);
   }
 }
 

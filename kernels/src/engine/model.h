@@ -77,6 +77,8 @@ struct KeptForward {
 
 }  // namespace covenant
 
+struct cov_lora;
+
 struct cov_model {
   cov_model(const cov_model_shape& model_shape, covenant::Compute compute_format, int threads,
             uint64_t memory_limit_bytes);
@@ -97,6 +99,7 @@ struct cov_model {
   covenant::KeptForward kept;
   // Packed weights that generate and replay leave for their next call.
   std::shared_ptr<covenant::GenerationWeights> generation_weights;
+  cov_lora* lora = nullptr;  // adapters in use (engine/lora.h)
 
   const float* parameters() const { return buffers[COV_PARAMETERS].data(); }
   float eps() const { return static_cast<float>(shape.rms_norm_eps); }

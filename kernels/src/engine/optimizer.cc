@@ -109,6 +109,22 @@ double optimizer_step(cov_model& model, const cov_adamw_options& options) {
   return norm;
 }
 
+double adamw_step(cov_model& model, const std::array<float*, 4>& buffers, int64_t count,
+                  int64_t step, const cov_adamw_options& options) {
+  const KernelTable& kernel = kernels();
+  const auto [p, g, m, v] = buffers;
+  const double norm = gradient_norm(model, g, count);
+  if (!std::isfinite(norm)) {
+    std::memset(g, 0, static_cast<size_t>(count) * sizeof(float));
+    throw Failure{cov_error(COV_NON_FINITE, "the gradient norm is not finite; no step was made")};
+  }
+  const AdamwScalars scalars = scalars_for(options, step, norm);
+  for (int64_t first = 0; first < count; first += kChunk)
+    kernel.adamw(p + first, g + first, m + first, v + first, std::min(kChunk, count - first),
+                 scalars);
+  return norm;
+}
+
 }  // namespace covenant
 
 extern "C" cov_status cov_model_optimizer_step(cov_model* model, const cov_adamw_options* options,

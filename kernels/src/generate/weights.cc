@@ -5,6 +5,8 @@
 #include <cmath>
 #include <cstring>
 
+#include "engine/lora.h"
+
 namespace covenant {
 namespace {
 
@@ -138,7 +140,8 @@ void GenerationWeights::pack(cov_model& model, int32_t type) {
   const auto lay_out = [&](uint8_t* base) {
     Cutter cutter{base};
     const auto matrix = [&](int64_t offset, int64_t n, int64_t k) {
-      return pack_matrix(model.pool, cutter, type, p + offset, n, k);
+      const float* w = base == nullptr ? nullptr : effective_matrix(model, offset, n, k);
+      return pack_matrix(model.pool, cutter, type, w, n, k);
     };
     const auto vector = [&](int64_t offset, int64_t count) {
       float* out = cutter.take<float>(count);
