@@ -28,7 +28,9 @@ class Subject {
   explicit Subject(const Size& size) : shape_(size.shape) {
     std::vector<float> parameters(cov_parameter_count(&shape_));
     require(cov_initial_parameters(&shape_, 1, parameters.data(), parameters.size()));
-    const cov_model_options options = {parameters.data(), parameters.size(), 0, 0};
+    cov_model_options options = {};
+    options.parameters = parameters.data();
+    options.parameter_count = parameters.size();
     require(cov_model_create(&shape_, &options, &model_));
     for (int32_t type = COV_WEIGHTS_F32; type <= COV_WEIGHTS_INT8; ++type) {
       const cov_generator_options with = {type, 0, 0, 0};
