@@ -26,8 +26,12 @@ for file in "$@"; do
   [ -e "$file" ] || continue
   name=$(basename "$file" .cu)
   "$nvcc" -std=c++20 -O3 --fmad=false -I"$root/cuda" -I"$root/include" -I"$root/src" \
-    -arch="sm_$architecture" -Xptxas -v --keep --keep-dir "$work" -c "$file" -o "$work/$name.o" \
-    2>"$work/$name.log" || { cat "$work/$name.log" >&2; exit 1; }
+    -gencode "arch=compute_$architecture,code=sm_$architecture" -Xptxas -v --keep \
+    --keep-dir "$work" -c "$file" -o "$work/$name.o" 2>"$work/$name.log" ||
+    { cat "$work/$name.log" >&2; exit 1; }
+  for ptx in "$work/$name".*ptx; do
+    mv "$ptx" "$work/$name.kept"
+  done
   if [ -n "$cuobjdump" ]; then
     # "Function : NAME", then lines of instructions that end in "; /* encoding */".
     "$cuobjdump" -sass "$work/$name.o" | awk '
@@ -39,11 +43,11 @@ for file in "$@"; do
       /\.entry/ { kernel = $0; sub(/.*\.entry */, "", kernel); sub(/\(.*/, "", kernel) }
       /^\}/ { kernel = "" }
       kernel != "" && /^[ \t]+(@%?!?[a-z0-9]+ )?[a-z][a-z0-9_.:]*[ \t].*;/ && !/^[ \t]+\./ { count[kernel]++ }
-      END { for (k in count) print k, count[k] }' "$work/$name.ptx" >"$work/$name.count"
+      END { for (k in count) print k, count[k] }' "$work/$name.kept" >"$work/$name.count"
   fi
   awk '
     /\.entry/ { kernel = $0; sub(/.*\.entry */, "", kernel); sub(/\(.*/, "", kernel) }
-    /^\.maxntid/ { gsub(/,/, ""); print kernel, $2 }' "$work/$name.ptx" >"$work/$name.threads"
+    /^\.maxntid/ { gsub(/,/, ""); print kernel, $2 }' "$work/$name.kept" >"$work/$name.threads"
   awk '
     FILENAME ~ /count$/ { instructions[$1] = $2; next }
     FILENAME ~ /threads$/ { threads[$1] = $2; next }

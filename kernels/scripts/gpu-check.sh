@@ -61,7 +61,7 @@ command -v ninja >/dev/null && generator=Ninja
 cmake -S "$source_dir" -B "$build" -G "$generator" -DCOVENANT_BUILD_NODE=OFF \
   "-DCOVENANT_BUILD_CUDA=$cuda" ${nvcc:+"-DCOVENANT_NVCC=$nvcc"} "$@" >"$output/configure.log" 2>&1 ||
   { cat "$output/configure.log" >&2; fail "The kernels could not be configured."; }
-cmake --build "$build" --parallel "$jobs" --target all benches_cuda >"$output/build.log" 2>&1 ||
+cmake --build "$build" --parallel "$jobs" --target tests_cuda benches_cuda >"$output/build.log" 2>&1 ||
   { tail -n 60 "$output/build.log" >&2; fail "The kernels could not be compiled."; }
 
 # --- tests -------------------------------------------------------------------------------------------

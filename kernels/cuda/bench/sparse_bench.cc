@@ -118,7 +118,7 @@ void run(const Options& options) {
   const cov_model_shape shape = shape_for(here, options.quick, 14);
   std::vector<cov_tensor_info> tensors(static_cast<size_t>(cov_tensor_count(&shape)));
   const auto count = static_cast<int32_t>(tensors.size());
-  require(cov_tensor_table(&shape, tensors.data(), count));
+  covenant::cuda::require(cov_tensor_table(&shape, tensors.data(), count));
   const uint64_t length = cov_parameter_count(&shape);
   const Buffer<float> base(device, length);
   const Buffer<float> current(device, length);

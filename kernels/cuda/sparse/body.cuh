@@ -19,17 +19,17 @@ __device__ __host__ __forceinline__ uint32_t staging_words(const ChunkShape& sha
 // A staged chunk.
 struct StagedChunk {
   const uint8_t* bytes;
-  const ChunkShape* shape;
+  ChunkShape shape;
 
   __device__ __forceinline__ uint32_t code() const { return bytes[0]; }
   __device__ __forceinline__ uint32_t words() const {
-    return (static_cast<uint32_t>(shape->upper_bits) + 31) / 32;
+    return (static_cast<uint32_t>(shape.upper_bits) + 31) / 32;
   }
   // Word `w` of the bitmap without what follows it.
   __device__ __forceinline__ uint32_t word(uint32_t w) const {
     const auto* const upper =
-        reinterpret_cast<const uint32_t*>(bytes + 1 + shape->low_bytes);
-    const uint32_t rest = static_cast<uint32_t>(shape->upper_bits) - 32 * w;
+        reinterpret_cast<const uint32_t*>(bytes + 1 + shape.low_bytes);
+    const uint32_t rest = static_cast<uint32_t>(shape.upper_bits) - 32 * w;
     return rest >= 32 ? upper[w] : upper[w] & ((1u << rest) - 1u);
   }
   __device__ __forceinline__ uint32_t low(uint32_t j) const {
@@ -40,7 +40,7 @@ struct StagedChunk {
   }
   // Bit 0: negative, bit 1: high.
   __device__ __forceinline__ uint32_t value(uint32_t j, uint32_t mode) const {
-    const uint8_t* const codes = bytes + 1 + shape->low_bytes + shape->upper_bytes;
+    const uint8_t* const codes = bytes + 1 + shape.low_bytes + shape.upper_bytes;
     return codes[j * mode / 8] >> (j * mode % 8) & ((1u << mode) - 1u);
   }
 };
@@ -52,7 +52,7 @@ __device__ __forceinline__ StagedChunk stage_chunk(const uint8_t* bytes, const C
   for (uint32_t i = threadIdx.x % 32; i < static_cast<uint32_t>(shape.bytes); i += 32)
     to[i] = __ldg(bytes + i);
   __syncwarp();
-  return {to, &shape};
+  return {to, shape};
 }
 
 // Calls visit(j, index, bit position in the bitmap) for each kept value, 32 bits of the bitmap at a
@@ -64,7 +64,7 @@ __device__ __forceinline__ uint32_t visit_indices(const StagedChunk& chunk, cons
   for (uint32_t w = 0; w < chunk.words(); ++w) {
     const uint32_t word = chunk.word(w);
     const uint32_t j = before + static_cast<uint32_t>(__popc(word & ((1u << lane) - 1u)));
-    if ((word >> lane & 1u) != 0 && j < static_cast<uint32_t>(chunk.shape->kept)) {
+    if ((word >> lane & 1u) != 0 && j < static_cast<uint32_t>(chunk.shape.kept)) {
       const uint32_t position = 32 * w + lane;
       visit(j, (position - j) * 64 + chunk.low(j), position);
     }

@@ -12,7 +12,7 @@ constexpr uint32_t kCounts = 512;  // 256 scale codes at the low level, then at 
 // True if the chunk follows every rule; `high` is the number of values at the high level.
 __device__ __forceinline__ bool check_chunk(const StagedChunk& chunk, uint32_t mode,
                                             const DeviceHeader& header, uint32_t& high) {
-  const ChunkShape& shape = *chunk.shape;
+  const ChunkShape& shape = chunk.shape;
   const uint32_t lane = threadIdx.x % 32;
   high = 0;
   if (chunk.code() == 0) {
@@ -70,7 +70,7 @@ __global__ void __launch_bounds__(kWarps * 32)
     bool good = true;
     for (uint32_t c = chunk + warp; c < round_end; c += kWarps) {
       const uint32_t own = c - tensor.first_chunk;
-      const ChunkShape& shape = shape_of_chunk(plan, tensor, own);
+      const ChunkShape shape = shape_of_chunk(plan, tensor, own);
       const StagedChunk staged =
           stage_chunk(at + plan.header_bytes +
                           static_cast<uint64_t>(own) * static_cast<uint64_t>(plan.full.bytes),

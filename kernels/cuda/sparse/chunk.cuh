@@ -39,10 +39,11 @@ __device__ __forceinline__ int32_t tensor_of_sample(const SparsePlan& plan, uint
 }
 
 // Shape of chunk `own` of a tensor.
-__device__ __forceinline__ const ChunkShape& shape_of_chunk(const SparsePlan& plan,
-                                                            const TensorPlan& tensor,
-                                                            uint32_t own) {
-  return own + 1 == tensor.chunks ? tensor.last : plan.full;
+__device__ __forceinline__ ChunkShape shape_of_chunk(const SparsePlan& plan,
+                                                     const TensorPlan& tensor, uint32_t own) {
+  // By value: a reference to either would put the plan into local memory.
+  if (own + 1 == tensor.chunks) return tensor.last;
+  return plan.full;
 }
 
 // 0 sends nothing, 255 is the top scale. Both arguments are biased.

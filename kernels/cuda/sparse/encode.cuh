@@ -25,7 +25,7 @@ __device__ __host__ __forceinline__ uint32_t words_of(const ChunkShape& shape) {
 __device__ __forceinline__ void encode_chunk(const SparsePlan& plan, const CompressWork& work,
                                              int32_t t, const TensorPlan& tensor, uint32_t own,
                                              int32_t scale, uint32_t* words) {
-  const ChunkShape& shape = shape_of_chunk(plan, tensor, own);
+  const ChunkShape shape = shape_of_chunk(plan, tensor, own);
   for (uint32_t i = threadIdx.x; i < words_of(shape); i += blockDim.x) words[i] = 0;
   __syncthreads();
   sparse::Levels levels = {0, 0};

@@ -39,7 +39,7 @@ __global__ void __launch_bounds__(kWarps * 32) code_kernel(SparsePlan plan, Comp
     return;
   }
   // Too far below the largest: it takes back what it wrote.
-  const ChunkShape& shape = shape_of_chunk(plan, tensor, own);
+  const ChunkShape shape = shape_of_chunk(plan, tensor, own);
   for (uint32_t i = lane; i < static_cast<uint32_t>(shape.bytes); i += 32) bytes[i] = 0;
   const uint64_t first =
       tensor.first_kept + static_cast<uint64_t>(own) * static_cast<uint64_t>(plan.full.kept);

@@ -231,7 +231,7 @@ __device__ __forceinline__ void keep_largest(const float* a, uint32_t own_max, u
 __device__ __forceinline__ int32_t gather_chunk(const SparsePlan& plan, const CompressWork& work,
                                                 int32_t t, const TensorPlan& tensor, uint32_t own,
                                                 Shared& shared) {
-  const ChunkShape& shape = shape_of_chunk(plan, tensor, own);
+  const ChunkShape shape = shape_of_chunk(plan, tensor, own);
   const uint64_t at = tensor.offset + static_cast<uint64_t>(own) * COV_SPARSE_CHUNK;
   float a[kValues];
   const uintptr_t addresses = reinterpret_cast<uintptr_t>(work.base + at) |
@@ -272,7 +272,7 @@ __device__ __forceinline__ void record(const CompressWork& work, int32_t t, uint
   if (biased > 0) atomicMax(&work.top_scales[t], biased);
 }
 
-__global__ void __launch_bounds__(kThreads, 3)
+__global__ void __launch_bounds__(kThreads, 4)
     sample_kernel(SparsePlan plan, CompressWork work) {
   __shared__ Shared shared;
   const int32_t t = tensor_of_sample(plan, blockIdx.x);
@@ -282,7 +282,7 @@ __global__ void __launch_bounds__(kThreads, 3)
   if (biased >= 0) record(work, t, tensor.first_chunk + own, biased);
 }
 
-__global__ void __launch_bounds__(kThreads, 3)
+__global__ void __launch_bounds__(kThreads, 4)
     write_kernel(SparsePlan plan, CompressWork work) {
   __shared__ Shared shared;
   COVENANT_DYNAMIC_SHARED(uint32_t, words);

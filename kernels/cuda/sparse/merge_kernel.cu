@@ -214,7 +214,7 @@ __global__ void __launch_bounds__(kBlock, 4)
   const int32_t t = tensor_of(plan, chunk);
   const TensorPlan& tensor = plan.tensors[t];
   const uint32_t own = chunk - tensor.first_chunk;
-  const ChunkShape& shape = shape_of_chunk(plan, tensor, own);
+  const ChunkShape shape = shape_of_chunk(plan, tensor, own);
   const Place place{t, own, shape.n, tensor.offset + static_cast<uint64_t>(own) * COV_SPARSE_CHUNK};
 
   const bool apply = output.parameters != nullptr && !(output.skip != nullptr && output.skip[t] != 0);
