@@ -120,10 +120,10 @@ function readStamp(file) {
   }
 }
 
-/** Runs a build step silently; what it printed is shown only if it fails. */
+/** Runs a build step silently and gives what it printed; that is shown only if it fails. */
 function step(command, args, failure) {
   const result = spawnSync(command, args, { cwd: root, encoding: "utf8", maxBuffer: 64 << 20 });
-  if (result.status === 0) return;
+  if (result.status === 0) return result.stdout;
   process.stderr.write(`${result.stdout ?? ""}${result.stderr ?? ""}`);
   fail(failure);
 }
@@ -150,11 +150,18 @@ function main() {
     const samePlace = text.includes(`CMAKE_HOME_DIRECTORY:INTERNAL=${source}\n`);
     if (!sameGenerator || !samePlace) rmSync(build, { recursive: true });
   }
-  step(
+  const configured = step(
     "cmake",
-    ["-S", source, "-B", build, "-G", generator, `-DCMAKE_CXX_COMPILER=${compiler}`],
+    [
+      ...["-S", source, "-B", build, "-G", generator, `-DCMAKE_CXX_COMPILER=${compiler}`],
+      // One architecture shows that the CUDA code compiles; all of them take minutes.
+      ...(options.cuda
+        ? ["-UCOVENANT_CUDA_ARCHITECTURES", "-UCOVENANT_CUDA_PTX"]
+        : ["-DCOVENANT_CUDA_ARCHITECTURES=90a", "-DCOVENANT_CUDA_PTX="]),
+    ],
     "The kernels could not be configured; the messages above say why.",
   );
+  for (const [line] of configured.matchAll(/(?<=^-- )CUDA.*$/gm)) process.stderr.write(`${line}\n`);
   // "all" is the addon and the tests.
   const targets = [
     options.tests ? "all" : "covenant_node",

@@ -87,6 +87,7 @@ if [ -n "$dry" ]; then
 fi
 for source in "$source_dir"/cuda/bench/*.cc; do
   name=$(basename "$source" .cc)
+  [ -x "$build/bench_cuda_$name$suffix" ] || continue
   COVENANT_CUDA_LIBRARY=$library "$build/bench_cuda_$name$suffix" --json $quick >>"$rows" 2>"$output/$name.log" ||
     { benches=FAILED; cat "$output/$name.log" >&2; }
 done
@@ -111,19 +112,19 @@ judge() {
       if (bound == "null") return "null"
       judged = field("judgeValue") == "true" ? field("value") : field("ratio")
       if (judged == "null") return "null"
-      if (field("lowerIsBetter") == "true") return judged + 0 <= bound + 0 ? "true" : "false"
-      return judged + 0 >= bound + 0 ? "true" : "false"
+      if (field("lowerIsBetter") == "true") return (judged + 0 <= bound + 0) ? "true" : "false"
+      return (judged + 0 >= bound + 0) ? "true" : "false"
     }
     form == "json" {
       row = $0
       sub(/,"lowerIsBetter".*/, "", row)
-      printf "%s    %s,\"meetsMust\":%s,\"meetsAim\":%s}", NR > 1 ? ",\n" : "", row,
-        meets(field("must")), meets(field("aim"))
+      printf("%s    %s,\"meetsMust\":%s,\"meetsAim\":%s}", (NR > 1 ? ",\n" : ""), row,
+        meets(field("must")), meets(field("aim")))
     }
     form == "markdown" {
-      printf "| %s | %s | %s %s | %s %s | %s | %s | %s | %s |\n", field("id"), field("metric"),
+      printf("| %s | %s | %s %s | %s %s | %s | %s | %s | %s |\n", field("id"), field("metric"),
         field("value"), field("unit"), field("yardstick"), field("yardstickValue"), field("ratio"),
-        field("must"), field("aim"), meets(field("must"))
+        field("must"), field("aim"), meets(field("must")))
     }
     END { if (form == "json" && NR > 0) printf "\n" }
   ' "$rows"

@@ -131,7 +131,8 @@ __device__ __forceinline__ void keep_candidates(uint32_t count, int32_t kept, in
   const uint32_t bits = mine ? shared.bits[t] : 0u;
   const uint32_t key = bits & 0x7fffffffu;
   int32_t rank = 0;
-  for (uint32_t c = 0; c < count; ++c) {
+  // Warps without a candidate pass by.
+  for (uint32_t c = 0; c < count && 32 * warp < count; ++c) {
     // Among equals the lower index, which stands first, wins.
     rank += (shared.bits[c] & 0x7fffffffu) >= key + (c >= t ? 1u : 0u);
   }

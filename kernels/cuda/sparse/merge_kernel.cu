@@ -1,9 +1,9 @@
 // Decoding, clipping, summing and applying, one block for each chunk of 4096 parameters.
 //
-// Sums and weights of the chunk live in shared memory. Eight peers at a time are decoded by one warp
-// each; their values are then added peer by peer, in order, all values of a peer at once, because
-// its indices are distinct. So each coordinate is summed in the order of the peers, whatever the
-// threads do. The parameters are loaded before all that and wait in registers.
+// Sums and weights of the chunk live in shared memory. The warps decode a batch of peers side by side;
+// their values are then added peer by peer, in order, all values of a peer at once, because its
+// indices are distinct. So each coordinate is summed in the order of the peers, whatever the threads
+// do. The parameters are loaded before all that and wait in registers.
 #include "sparse/body.cuh"
 #include "sparse/merge.h"
 #include "sparse/order.cuh"
@@ -11,10 +11,15 @@
 namespace covenant::cuda {
 namespace {
 
+constexpr uint32_t kBatchMax = 64;
+constexpr uint32_t kListBytes = 12 << 10;
+// Up to so many values of a peer in a chunk, one warp adds all.
+constexpr uint32_t kWarpAdds = 128;
+
 // Where the pieces of shared memory lie, in bytes.
 struct MergeLayout {
-  uint32_t batch;  // peers decoded at once
-  uint32_t staging_words;
+  uint32_t batch;          // peers decoded before their values are added
+  uint32_t staging_words;  // of a warp
   uint32_t staging_at;
   uint32_t values_at;   // float[batch][kept]
   uint32_t indices_at;  // uint16_t[batch][kept]
@@ -44,57 +49,80 @@ struct Place {
   uint64_t at;  // in the parameters
 };
 
+// Decodes the chunk of peer `p` by one warp into slot `b` of the lists: indices, and what is to be
+// added at each. Returns how many there are.
+__device__ __forceinline__ uint32_t decode_peer(const SparsePlan& plan, const MergeWork& work,
+                                                const Place& place, const ChunkShape& shape,
+                                                uint32_t p, uint32_t b, const Shared& shared,
+                                                uint32_t* staging) {
+  const TensorPlan& tensor = plan.tensors[place.tensor];
+  const uint8_t* const at = work.bodies[p] + tensor.body_at;
+  const DeviceHeader header = read_header(at, plan.mode);
+  const StagedChunk staged = stage_chunk(
+      at + plan.header_bytes +
+          static_cast<uint64_t>(place.own) * static_cast<uint64_t>(plan.full.bytes),
+      shape, staging);
+  const uint32_t code = staged.code();
+  if (code == 0) return 0;
+  const int32_t scale = header.top - 255 + static_cast<int32_t>(code);
+  const float w = work.weights[p];
+  float f = 1.0f;
+  if (work.factors != nullptr)
+    f = work.factors[static_cast<uint64_t>(place.tensor) * static_cast<uint64_t>(work.peers) + p];
+  // Rounding is symmetric, so the sign can come last.
+  const float low = __fmul_rn(w, __fmul_rn(f, power(2 * scale + header.levels.low)));
+  const float high = __fmul_rn(w, __fmul_rn(f, power(2 * scale + header.levels.high)));
+  float* const values = shared.values + b * static_cast<uint32_t>(plan.full.kept);
+  uint16_t* const indices = shared.indices + b * static_cast<uint32_t>(plan.full.kept);
+  visit_indices(staged, [&](uint32_t j, uint32_t index, uint32_t) {
+    const uint32_t value = staged.value(j, static_cast<uint32_t>(plan.mode));
+    const float magnitude = (value & 2u) != 0 ? high : low;
+    values[j] = (value & 1u) != 0 ? -magnitude : magnitude;
+    indices[j] = static_cast<uint16_t>(index);
+  });
+  return static_cast<uint32_t>(shape.kept);
+}
+
+// Adds the values of slot `b`, by the threads `first`, `first` + `step`, ...
+__device__ __forceinline__ void add_values(const Shared& shared, uint32_t slot, uint32_t count,
+                                           float w, uint32_t first, uint32_t step) {
+  for (uint32_t j = first; j < count; j += step) {
+    const uint32_t index = shared.indices[slot + j];
+    shared.sum[index] = __fadd_rn(shared.sum[index], shared.values[slot + j]);
+    shared.weight[index] = __fadd_rn(shared.weight[index], w);
+  }
+}
+
 // Sums the chunk over the peers, in order.
 __device__ __forceinline__ void sum_peers(const SparsePlan& plan, const MergeWork& work,
                                           const MergeLayout& layout, const Place& place,
                                           const ChunkShape& shape, const Shared& shared,
                                           uint32_t* kept) {
-  const TensorPlan& tensor = plan.tensors[place.tensor];
   const uint32_t warp = threadIdx.x / 32;
-  const uint64_t chunk_at = tensor.body_at + static_cast<uint64_t>(plan.header_bytes) +
-                            static_cast<uint64_t>(place.own) *
-                                static_cast<uint64_t>(plan.full.bytes);
   const auto peers = static_cast<uint32_t>(work.peers);
+  const auto each = static_cast<uint32_t>(plan.full.kept);
   for (uint32_t first = 0; first < peers; first += layout.batch) {
     const uint32_t count = min(layout.batch, peers - first);
-    if (warp < count) {
-      const uint32_t p = first + warp;
-      const uint8_t* const body = work.bodies[p];
-      const DeviceHeader header = read_header(body + tensor.body_at, plan.mode);
-      const StagedChunk staged =
-          stage_chunk(body + chunk_at, shape, shared.staging + warp * layout.staging_words);
-      const uint32_t code = staged.code();
-      if (threadIdx.x % 32 == 0) kept[warp] = code > 0 ? static_cast<uint32_t>(shape.kept) : 0u;
-      if (code > 0) {
-        const int32_t scale = header.top - 255 + static_cast<int32_t>(code);
-        const float w = work.weights[p];
-        float f = 1.0f;
-        if (work.factors != nullptr)
-          f = work.factors[static_cast<uint64_t>(place.tensor) * peers + p];
-        // Rounding is symmetric, so the sign can come last.
-        const float low = __fmul_rn(w, __fmul_rn(f, power(2 * scale + header.levels.low)));
-        const float high = __fmul_rn(w, __fmul_rn(f, power(2 * scale + header.levels.high)));
-        float* const values = shared.values + warp * static_cast<uint32_t>(plan.full.kept);
-        uint16_t* const indices = shared.indices + warp * static_cast<uint32_t>(plan.full.kept);
-        visit_indices(staged, [&](uint32_t j, uint32_t index, uint32_t) {
-          const uint32_t value = staged.value(j, static_cast<uint32_t>(plan.mode));
-          const float magnitude = (value & 2u) != 0 ? high : low;
-          values[j] = (value & 1u) != 0 ? -magnitude : magnitude;
-          indices[j] = static_cast<uint16_t>(index);
-        });
+    for (uint32_t b = warp; b < count; b += kBlockWarps) {
+      const uint32_t decoded = decode_peer(plan, work, place, shape, first + b, b, shared,
+                                           shared.staging + warp * layout.staging_words);
+      if (threadIdx.x % 32 == 0) kept[b] = decoded;
+      __syncwarp();
+    }
+    __syncthreads();
+    if (each <= kWarpAdds) {
+      // Few values: one warp adds them all without a barrier of the block.
+      for (uint32_t b = 0; b < count && warp == 0; ++b) {
+        add_values(shared, b * each, kept[b], work.weights[first + b], threadIdx.x, 32);
+        __syncwarp();
+      }
+    } else {
+      for (uint32_t b = 0; b < count; ++b) {
+        add_values(shared, b * each, kept[b], work.weights[first + b], threadIdx.x, kBlock);
+        __syncthreads();
       }
     }
     __syncthreads();
-    for (uint32_t b = 0; b < count; ++b) {
-      const float w = work.weights[first + b];
-      for (uint32_t j = threadIdx.x; j < kept[b]; j += kBlock) {
-        const uint32_t slot = b * static_cast<uint32_t>(plan.full.kept) + j;
-        const uint32_t index = shared.indices[slot];
-        shared.sum[index] = __fadd_rn(shared.sum[index], shared.values[slot]);
-        shared.weight[index] = __fadd_rn(shared.weight[index], w);
-      }
-      __syncthreads();
-    }
   }
 }
 
@@ -208,7 +236,7 @@ __device__ __forceinline__ void write_merged(const float* a, uint32_t mask, uint
 __global__ void __launch_bounds__(kBlock, 4)
     merge_kernel(SparsePlan plan, MergeWork work, MergeOutput output, MergeLayout layout) {
   __shared__ uint32_t counts[32];
-  __shared__ uint32_t kept[kBlockWarps];
+  __shared__ uint32_t kept[kBatchMax];
   const Shared shared = shared_of(layout);
   const uint32_t chunk = blockIdx.x;
   const int32_t t = tensor_of(plan, chunk);
@@ -269,10 +297,9 @@ MergeLayout layout_of(const SparsePlan& plan) {
   const auto kept = static_cast<uint32_t>(plan.full.kept);
   MergeLayout layout{};
   layout.staging_words = staging_words(plan.full);
-  const uint32_t each = 4 * layout.staging_words + 6 * kept;
-  layout.batch = std::min(kBlockWarps, std::max(1u, (8u << 10) / each));
+  layout.batch = std::min(kBatchMax, std::max(1u, kListBytes / (6 * kept)));
   layout.staging_at = 2 * COV_SPARSE_CHUNK * sizeof(float);
-  layout.values_at = layout.staging_at + 4 * layout.staging_words * layout.batch;
+  layout.values_at = layout.staging_at + 4 * layout.staging_words * kBlockWarps;
   layout.indices_at = layout.values_at + 4 * kept * layout.batch;
   layout.bytes = layout.indices_at + 2 * kept * layout.batch;
   return layout;
