@@ -87,7 +87,6 @@ if [ -n "$dry" ]; then
 fi
 for source in "$source_dir"/cuda/bench/*.cc; do
   name=$(basename "$source" .cc)
-  [ -x "$build/bench_cuda_$name$suffix" ] || continue
   COVENANT_CUDA_LIBRARY=$library "$build/bench_cuda_$name$suffix" --json $quick >>"$rows" 2>"$output/$name.log" ||
     { benches=FAILED; cat "$output/$name.log" >&2; }
 done
