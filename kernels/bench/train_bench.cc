@@ -1,6 +1,6 @@
 // C4: one training step (forward, backward, clipping, AdamW) with products in bf16 on two threads;
-// the yardstick is PyTorch with bf16 autocast on the same shapes (yardsticks/train.py). Further rows
-// say what a second thread brings and how much of the cores' peak the step uses.
+// the yardstick is PyTorch with bf16 autocast on the same shapes (yardsticks/train.py). Further
+// rows say what a second thread brings and how much of the cores' peak the step uses.
 #include <cstdio>
 #include <cstdlib>
 #include <memory>

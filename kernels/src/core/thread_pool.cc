@@ -3,9 +3,12 @@
 // oversubscribed machine is not spun on.
 #include "core/thread_pool.h"
 
+#include <algorithm>
+#include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <ctime>
 #include <system_error>
 
 #if defined(__linux__)
@@ -59,6 +62,27 @@ bool soon(const Done& done) {
   return false;
 }
 
+// Account of what helpers bring: one run in kMeasureEvery is timed.
+constexpr int64_t kMeasureEvery = 4;
+constexpr int64_t kMeasuredLeast = 16;
+constexpr double kMemory = 0.97;  // weight of the past per measured run
+constexpr int64_t kAloneLeast = 64, kAloneMost = 4096;
+
+double wall_s() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+// Time this thread has run; what the system gave to others in between does not count.
+double own_s() {
+#if defined(__linux__)
+  timespec time = {};
+  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time);
+  return static_cast<double>(time.tv_sec) + 1e-9 * static_cast<double>(time.tv_nsec);
+#else
+  return wall_s();
+#endif
+}
+
 }  // namespace
 
 int ThreadPool::worker() { return worker_index; }
@@ -95,19 +119,24 @@ ThreadPool::~ThreadPool() {
   for (std::thread& worker : workers_) worker.join();
 }
 
-void ThreadPool::drain(const TaskRef& body, int64_t tasks) {
-  for (;;) {
+int64_t ThreadPool::drain(const TaskRef& body, int64_t tasks) {
+  for (int64_t ran = 0;; ++ran) {
     const int64_t task = next_.fetch_add(1, std::memory_order_relaxed);
-    if (task >= tasks) return;
+    if (task >= tasks) return ran;
     body(task);
   }
 }
 
 void ThreadPool::run(int64_t tasks, TaskRef body, bool parallel) {
-  if (!parallel || workers_.empty() || tasks <= 1) {
-    for (int64_t task = 0; task < tasks; ++task) body(task);
-    return;
+  if (parallel && !workers_.empty() && tasks > 1) {
+    if (alone_runs_ == 0) return share(tasks, body);
+    --alone_runs_;
   }
+  for (int64_t task = 0; task < tasks; ++task) body(task);
+}
+
+void ThreadPool::share(int64_t tasks, const TaskRef& body) {
+  const bool measured = shared_runs_++ % kMeasureEvery == 0;
   {
     std::lock_guard<std::mutex> lock(mutex_);
     body_ = &body;
@@ -116,16 +145,36 @@ void ThreadPool::run(int64_t tasks, TaskRef body, bool parallel) {
     ++generation_;
   }
   wake_.notify_all();
-  drain(body, tasks);
+  const double start_s = measured ? own_s() : 0;
+  const int64_t ran = drain(body, tasks);
+  const double ran_s = measured ? own_s() - start_s : 0, wait_s = measured ? wall_s() : 0;
   {
     // A worker that has not woken up yet finds nothing to do: only those inside count.
     std::lock_guard<std::mutex> lock(mutex_);
     body_ = nullptr;
   }
   const auto idle = [this] { return active_.load(std::memory_order_acquire) == 0; };
-  if (soon(idle)) return;
-  std::unique_lock<std::mutex> lock(mutex_);
-  done_.wait(lock, idle);
+  if (!soon(idle)) {
+    std::unique_lock<std::mutex> lock(mutex_);
+    done_.wait(lock, idle);
+  }
+  // The helpers' tasks would have taken the caller as long as its own did.
+  if (measured && ran > 0)
+    account(ran_s / static_cast<double>(ran) * static_cast<double>(tasks - ran) -
+            (wall_s() - wait_s));
+}
+
+void ThreadPool::account(double saved_s) {
+  saved_s_ = kMemory * saved_s_ + saved_s;
+  if (++measured_runs_ < kMeasuredLeast) return;
+  if (saved_s_ < 0) {
+    alone_runs_next_ = std::clamp(2 * alone_runs_next_, kAloneLeast, kAloneMost);
+    alone_runs_ = alone_runs_next_;
+    saved_s_ = 0;
+    measured_runs_ = 0;
+  } else if (measured_runs_ >= 4 * kMeasuredLeast) {
+    alone_runs_next_ = 0;
+  }
 }
 
 void ThreadPool::work(int index) {

@@ -51,7 +51,9 @@ class ThreadPool {
 
  private:
   void work(int index);
-  void drain(const TaskRef& body, int64_t tasks);
+  int64_t drain(const TaskRef& body, int64_t tasks);  // how many it ran
+  void share(int64_t tasks, const TaskRef& body);
+  void account(double saved_s);
 
   std::vector<std::thread> workers_;
   std::mutex mutex_;
@@ -65,6 +67,11 @@ class ThreadPool {
   std::atomic<int> active_{0};
   std::atomic<bool> stop_{false};
   std::atomic<int64_t> next_{0};
+  // What helpers have saved of late, in seconds: below zero they cost.
+  double saved_s_ = 0;
+  int64_t shared_runs_ = 0, measured_runs_ = 0;
+  int64_t alone_runs_ = 0;       // still to go without helpers
+  int64_t alone_runs_next_ = 0;  // the next time they do not pay
 };
 
 }  // namespace covenant

@@ -1,7 +1,9 @@
 // The pool runs every task once, from any number of threads, again and again.
 #include "core/thread_pool.h"
 
+#include <algorithm>
 #include <atomic>
+#include <thread>
 #include <vector>
 
 #include "../check.h"
@@ -22,6 +24,31 @@ int main() {
       for (const std::atomic<int>& count : runs) CHECK(count.load() == 1);
       CHECK(worker_in_range.load());
     }
+  }
+  // Four times as many busy threads as cores: helpers stop in the middle of tasks, and the pool
+  // goes on alone and back again. Every task still runs once.
+  {
+    std::atomic<bool> stop{false};
+    std::vector<std::thread> busy;
+    for (unsigned i = 0; i < 4 * std::max(1u, std::thread::hardware_concurrency()); ++i)
+      busy.emplace_back([&] {
+        while (!stop.load(std::memory_order_relaxed)) {
+        }
+      });
+    covenant::ThreadPool pool(3);
+    bool once = true;
+    for (int round = 0; round < 400; ++round) {
+      std::vector<std::atomic<int>> runs(24);
+      pool.run(24, [&](int64_t task) {
+        volatile double work = 1;
+        for (int i = 0; i < 2000; ++i) work = work * 1.0000001;
+        runs[static_cast<size_t>(task)].fetch_add(1);
+      });
+      for (const std::atomic<int>& count : runs) once = once && count.load() == 1;
+    }
+    CHECK(once);
+    stop.store(true);
+    for (std::thread& thread : busy) thread.join();
   }
   // Two pools used by two threads at once do not disturb each other.
   std::thread other([] {

@@ -1,4 +1,4 @@
-// The product of bf16 pairs on AMX tiles: 32 x 32 sums in four tiles, 32 steps of k per instruction.
+// The product of bf16 pairs on AMX tiles: 32 x 32 sums in four tiles, 32 steps of k at a time.
 //
 // TDPBF16PS sums the low and the high products of its 32 steps apart and adds the two to the sum at
 // the end, so bits differ from those of the other paths; they depend on k alone.

@@ -59,8 +59,8 @@ constexpr int kTileColumns = kTileVectors * kWidth;
 // Sums live in registers only if every loop over them is unrolled.
 #define COV_UNROLL _Pragma("GCC unroll 16")
 
-// Steps of k done at once when there are several tiles of rows: one panel's share of the steps stays
-// in the second-level cache. Sums go through C in between, unrounded.
+// Steps of k done at once when there are several tiles of rows: one panel's share of the steps
+// stays in the second-level cache. Sums go through C in between, unrounded.
 constexpr int64_t kStepBlock = 1024;
 
 struct TileArguments {

@@ -1,5 +1,5 @@
-// Rounding of fp32 to bf16: to nearest even; subnormal numbers become zeros of their sign, NaN stays
-// NaN, as VCVTNEPS2BF16 does it.
+// Rounding of fp32 to bf16: to nearest even; subnormal numbers become zeros of their sign, NaN
+// stays NaN, as VCVTNEPS2BF16 does it.
 #pragma once
 
 #include "engine/isa/simd.h"
