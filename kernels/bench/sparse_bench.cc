@@ -1,10 +1,12 @@
 // C1: compressing against the memory floor of 16 bytes a parameter (three reads, one write).
 // C2: the updates of 20 peers, from their bytes into the parameters, against the floor of 8.4 bytes
 // a parameter (one read, one write, the updates).
+// Hashing: the root of a state, against one message at a time on each thread.
 #include <cstdint>
 #include <string>
 #include <vector>
 
+#include "covenant/hash.h"
 #include "covenant/model.h"
 #include "covenant/rng.h"
 #include "covenant/sparse.h"
@@ -170,6 +172,29 @@ void bench_update(const Options& options, const std::string& path) {
   require(cov_set_cpu_path(nullptr));
 }
 
+void bench_hash(const Options& options) {
+  const Model model(options.quick ? 4 : 16, kTwoBit);
+  const auto count = static_cast<int32_t>(model.tensors.size());
+  const double gigabytes = 4e-9 * static_cast<double>(model.base.size());
+  uint8_t digest[COV_HASH_BYTES];
+  for (const int threads : {1, 2}) {
+    const Compared times = compare(
+        options.quick ? 3 : 7,
+        [&] {
+          require(cov_state_root(model.base.data(), model.base.size(), model.tensors.data(), count,
+                                 threads, digest));
+        },
+        [&] { cov_sha256(model.base.data(), 4 * model.base.size(), digest); });
+    print(options, {.id = "hash.t" + std::to_string(threads),
+                    .metric = "state root, SHA-256 of pieces of 1 MiB",
+                    .value = gigabytes / times.first_s,
+                    .unit = "GB/s",
+                    .yardstick = "one message, one thread",
+                    .yardstick_value = gigabytes / times.second_s,
+                    .ratio = times.speedup});
+  }
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -180,5 +205,6 @@ int main(int argc, char** argv) {
   for (const char* path : {"avx512", "avx2", "portable"}) {
     if (cov_set_cpu_path(path).code == COV_OK) bench_update(options, path);
   }
+  bench_hash(options);
   return 0;
 }

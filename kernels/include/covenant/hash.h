@@ -29,7 +29,7 @@ cov_status cov_tensor_table_root(const cov_tensor_info* tensors, int32_t tensor_
                                  uint8_t root[COV_HASH_BYTES]);
 
 // Merkle root over [tensor table root, SHA-256 of each piece of at most 1 MiB of each tensor's
-// little-endian fp32 bytes, in table order].
+// little-endian fp32 bytes, in table order]. threads 0: cov_default_threads.
 cov_status cov_state_root(const float* parameters, uint64_t length, const cov_tensor_info* tensors,
                           int32_t tensor_count, int32_t threads, uint8_t root[COV_HASH_BYTES]);
 

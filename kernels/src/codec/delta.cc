@@ -11,6 +11,7 @@
 #include "codec/delta.h"
 #include "core/thread_pool.h"
 #include "covenant/model.h"
+#include "hash/pieces.h"
 #include "sparse/layout.h"
 
 using covenant::ThreadPool;
@@ -40,11 +41,10 @@ void store_u64(uint8_t* at, uint64_t value) {
 cov_status root_of(ThreadPool& pool, const uint16_t* weights, uint64_t count, uint8_t* root) {
   const uint64_t chunks = chunks_of(count);
   std::vector<uint8_t> items(chunks * COV_HASH_BYTES);
-  pool.run(static_cast<int64_t>(chunks), [&](int64_t chunk) {
-    const auto c = static_cast<uint64_t>(chunk);
-    cov_sha256(weights + c * COV_DELTA_CHUNK, chunk_weights(count, c) * sizeof *weights,
-               &items[c * COV_HASH_BYTES]);
-  });
+  std::vector<covenant::hash::Piece> pieces;
+  for (uint64_t c = 0; c < chunks; ++c)
+    pieces.push_back({weights + c * COV_DELTA_CHUNK, chunk_weights(count, c) * sizeof *weights});
+  covenant::hash::hash_pieces(pool, pieces, items.data());
   return cov_merkle_root(items.data(), chunks, root);
 }
 

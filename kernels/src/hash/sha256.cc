@@ -89,6 +89,22 @@ void Sha256::update(const void* data, size_t length) {
   std::memcpy(buffer_, at + length / 64 * 64, length % 64);
 }
 
+size_t Sha256::update_pair(Sha256& first, const void* first_data, Sha256& second,
+                           const void* second_data, size_t length) {
+#if defined(__x86_64__)
+  if (first.blocks_ == sha256_blocks_shani && first.length_ % 64 == 0 && second.length_ % 64 == 0) {
+    const size_t whole = length / 64 * 64;
+    sha256_pair_shani(first.state_, static_cast<const uint8_t*>(first_data), second.state_,
+                      static_cast<const uint8_t*>(second_data), whole / 64);
+    first.length_ += whole;
+    second.length_ += whole;
+    return whole;
+  }
+#endif
+  (void)first, (void)first_data, (void)second, (void)second_data, (void)length;
+  return 0;
+}
+
 void Sha256::finish(uint8_t digest[32]) {
   const uint64_t bits = length_ * 8;
   const uint8_t one = 0x80;

@@ -8,6 +8,8 @@
 
 #include "core/thread_pool.h"
 #include "covenant/hash.h"
+#include "covenant/model.h"
+#include "hash/pieces.h"
 #include "hash/sha256.h"
 
 static_assert(std::endian::native == std::endian::little,
@@ -87,10 +89,6 @@ cov_status cov_tensor_table_root(const cov_tensor_info* tensors, int32_t tensor_
 
 cov_status cov_state_root(const float* parameters, uint64_t length, const cov_tensor_info* tensors,
                           int32_t tensor_count, int32_t threads, uint8_t root[COV_HASH_BYTES]) {
-  struct Piece {
-    const float* at;
-    uint64_t floats;
-  };
   try {
     std::vector<Piece> pieces;
     for (int32_t t = 0; t < tensor_count; ++t) {
@@ -100,8 +98,8 @@ cov_status cov_state_root(const float* parameters, uint64_t length, const cov_te
                          tensor.name, length);
       }
       for (uint64_t at = 0; at < tensor.length; at += kPieceFloats) {
-        pieces.push_back(
-            {parameters + tensor.offset + at, std::min(kPieceFloats, tensor.length - at)});
+        pieces.push_back({parameters + tensor.offset + at,
+                          std::min(kPieceFloats, tensor.length - at) * sizeof(float)});
       }
     }
     std::vector<uint8_t> items((pieces.size() + 1) * COV_HASH_BYTES);
@@ -109,12 +107,8 @@ cov_status cov_state_root(const float* parameters, uint64_t length, const cov_te
         status.code != COV_OK) {
       return status;
     }
-    covenant::ThreadPool pool(std::max(1, threads));
-    pool.run(static_cast<int64_t>(pieces.size()), [&](int64_t i) {
-      const Piece& piece = pieces[static_cast<size_t>(i)];
-      cov_sha256(piece.at, piece.floats * sizeof(float),
-                 &items[static_cast<size_t>(i + 1) * COV_HASH_BYTES]);
-    });
+    covenant::ThreadPool pool(threads > 0 ? threads : cov_default_threads());
+    hash_pieces(pool, pieces, items.data() + COV_HASH_BYTES);
     return cov_merkle_root(items.data(), pieces.size() + 1, root);
   } catch (const std::bad_alloc&) {
     return cov_error(COV_OUT_OF_MEMORY, "no memory for the hashes of the state");

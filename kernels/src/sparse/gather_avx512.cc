@@ -7,9 +7,11 @@
 
 #if defined(__x86_64__)
 
+#if !defined(__clang__)
 // GCC 12 takes the undefined source operand of some intrinsics for a mistake of the caller.
 #pragma GCC diagnostic ignored "-Wuninitialized"
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#endif
 #include <immintrin.h>
 
 namespace covenant::sparse {

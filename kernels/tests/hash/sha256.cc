@@ -7,6 +7,7 @@
 
 #include "check.h"
 #include "covenant/hash.h"
+#include "hash/pieces.h"
 
 using covenant::hash::BlockFunction;
 using covenant::hash::Sha256;
@@ -52,6 +53,29 @@ void lengths_and_splits(BlockFunction blocks) {
     uint8_t digest[32];
     pieces.finish(digest);
     CHECK(hex(digest) == sha256(head, covenant::hash::sha256_blocks_portable));
+  }
+}
+
+// Pieces of any lengths, hashed two at a time, have the digests of hashing each alone.
+void pieces_in_pairs() {
+  std::vector<uint8_t> data(5000);
+  for (size_t i = 0; i < data.size(); ++i) data[i] = static_cast<uint8_t>(i * 31 + i / 256);
+  for (const size_t count : {0u, 1u, 2u, 3u, 10u}) {
+    std::vector<covenant::hash::Piece> pieces;
+    for (size_t i = 0; i < count; ++i)
+      pieces.push_back({data.data() + 3 * i, i == 2 ? 0 : 4096 - 129 * (i % 4)});
+    for (const int threads : {1, 2, 3}) {
+      covenant::ThreadPool pool(threads);
+      std::vector<uint8_t> digests(32 * count + 1);
+      covenant::hash::hash_pieces(pool, pieces, digests.data());
+      for (size_t i = 0; i < count; ++i) {
+        Sha256 alone(covenant::hash::sha256_blocks_portable);
+        alone.update(pieces[i].data, pieces[i].bytes);
+        uint8_t digest[32];
+        alone.finish(digest);
+        CHECK_SAME(digest, &digests[32 * i], 32);
+      }
+    }
   }
 }
 
@@ -126,6 +150,7 @@ int main() {
   }
 #endif
   lengths_and_splits(covenant::hash::sha256_blocks_portable);
+  pieces_in_pairs();
   merkle_roots();
   state_root_sees_everything();
   TEST_MAIN_END("hash/sha256");
