@@ -1,5 +1,7 @@
 #include "convert.h"
 
+#include "covenant/delta.h"
+
 #include <cmath>
 #include <cstring>
 #include <memory>
@@ -13,8 +15,9 @@ Napi::Error error_with_code(Napi::Env env, const char* code, const std::string& 
 }
 
 Napi::Error error_of(Napi::Env env, const cov_status& status) {
-  const std::string name = cov_sparse_code_name(status.code);
-  const std::string prefix = name.rfind("SPARSE_", 0) == 0 ? "COV_" : "COV_KERNELS_";
+  const std::string name = cov_delta_code_name(status.code);
+  const bool own = name.rfind("SPARSE_", 0) == 0 || name.rfind("DELTA_", 0) == 0;
+  const std::string prefix = own ? "COV_" : "COV_KERNELS_";
   return error_with_code(env, (prefix + name).c_str(), status.message);
 }
 

@@ -15,8 +15,8 @@
 
 namespace covenant_node {
 
-// An Error with `code` = "COV_KERNELS_<name>", or "COV_SPARSE_<name>" for reasons of the sparse
-// format.
+// An Error with `code` = "COV_KERNELS_<name>", or "COV_SPARSE_<name>" and "COV_DELTA_<name>" for
+// reasons of those formats.
 Napi::Error error_of(Napi::Env env, const cov_status& status);
 
 // COV_KERNELS_INVALID_ARGUMENT with a sentence that names the argument.

@@ -26,6 +26,14 @@ export const kernelErrorCodes = [
   "COV_KERNELS_CLOSED",
   /** Too many jobs wait for the engine thread. */
   "COV_KERNELS_QUEUE_FULL",
+  "COV_DELTA_WRONG_MAGIC",
+  "COV_DELTA_WRONG_COUNT",
+  "COV_DELTA_WRONG_SIZE",
+  /** The delta was made from other weights than those at hand. */
+  "COV_DELTA_WRONG_BASE",
+  "COV_DELTA_MALFORMED",
+  /** Decodes, but not to the weights that it names. */
+  "COV_DELTA_WRONG_RESULT",
   "COV_SPARSE_WRONG_MAGIC",
   "COV_SPARSE_WRONG_MODE",
   "COV_SPARSE_WRONG_KEEP",
@@ -47,7 +55,7 @@ export const kernelErrorCodes = [
 /** A code of {@link kernelErrorCodes}. */
 export type KernelErrorCode = (typeof kernelErrorCodes)[number];
 
-/** What every kernel call throws or rejects with. Codes `COV_SPARSE_*` are reasons to refuse an update. */
+/** What every kernel call throws or rejects with. Codes `COV_SPARSE_*` and `COV_DELTA_*` are reasons to refuse one. */
 export class KernelError extends Error {
   override readonly name = "KernelError";
   readonly code: KernelErrorCode;

@@ -1,3 +1,4 @@
+export { applyDelta, decodeActivations, encodeActivations, encodeDelta } from "./codec.ts";
 export { devices } from "./devices.ts";
 export { KernelError, type KernelErrorCode, kernelErrorCodes } from "./errors.ts";
 export { Generator } from "./generator.ts";

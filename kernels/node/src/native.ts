@@ -20,6 +20,15 @@ export interface NativeFormat {
   mode: number;
 }
 
+/** Shape of a payload of activations as the addon takes it. */
+interface NativeActivation {
+  /** 0 bf16, 1 int8, 2 int4. */
+  kind: number;
+  rows: number;
+  width: number;
+  threads: number | undefined;
+}
+
 interface NativeGenerateRequest {
   prompt: Int32Array;
   maxNewTokens: number;
@@ -183,6 +192,28 @@ export interface NativeBinding {
     tensors: readonly TensorInfo[],
     scale: number,
     format: NativeFormat,
+  ): Promise<void>;
+  encodeDelta(
+    base: Uint8Array,
+    next: Uint8Array,
+    options: { threads?: number },
+  ): Promise<Uint8Array>;
+  applyDelta(
+    base: Uint8Array,
+    delta: Uint8Array,
+    next: Uint8Array,
+    options: { threads?: number },
+  ): Promise<void>;
+  activationSize(shape: NativeActivation): number;
+  encodeActivations(
+    values: Float32Array,
+    shape: NativeActivation,
+    payload: Uint8Array,
+  ): Promise<void>;
+  decodeActivations(
+    payload: Uint8Array,
+    shape: NativeActivation,
+    values: Float32Array,
   ): Promise<void>;
   stateRoot(
     parameters: Float32Array,

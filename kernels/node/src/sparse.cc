@@ -33,7 +33,7 @@ Napi::Value submit(Napi::Env env, std::unique_ptr<Job> job) {
 }
 
 int32_t threads_of(const Napi::Object& options) {
-  return integer_or(options, "threads", 1, 256, 1);
+  return integer_or(options, "threads", 1, 256, 0);
 }
 
 // ({base, current, errorFeedback, tensors, errorDecay, keepPerChunk, mode, threads?, body:
@@ -230,7 +230,7 @@ Napi::Value state_root(const Napi::CallbackInfo& info) {
   job->pin(parameters.value);
   job->pin(root.value);
   job->run = [=] {
-    return cov_state_root(parameters.data, parameters.length, tensors->data(), count_of(tensors), 1,
+    return cov_state_root(parameters.data, parameters.length, tensors->data(), count_of(tensors), 0,
                           root.data);
   };
   return submit(info.Env(), std::move(job));

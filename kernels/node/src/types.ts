@@ -20,6 +20,15 @@ export interface TensorInfo {
   length: number;
 }
 
+/** How activations travel: `rows` of `width` values, rounded to bf16, to int8, or to int4 after a Hadamard rotation. */
+export interface ActivationOptions {
+  codec: "bf16" | "int8" | "int4";
+  rows: number;
+  width: number;
+  /** The machine's default when absent. */
+  threads?: number | undefined;
+}
+
 /** Row-major (sequences, sequenceLength). Position t predicts `targets[t]` from `tokens[0..t]`; -1 is not scored. */
 export interface Batch {
   tokens: Int32Array;

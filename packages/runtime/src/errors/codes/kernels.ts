@@ -1,9 +1,39 @@
-/** Codes of the native kernels; `COV_SPARSE_*` are reasons to refuse an update. Alphabetical. */
+/** Codes of the native kernels; `COV_DELTA_*` and `COV_SPARSE_*` are reasons to refuse one. Alphabetical. */
 import type { ErrorEntry } from "../entry.ts";
 import { terminal, transient } from "../entry.ts";
 
 /** Entries by code. */
 export const KERNELS_CODES = {
+  COV_DELTA_MALFORMED: terminal(
+    "invalid_argument",
+    "A policy delta holds a code that no encoder writes",
+    "Fetch it again; if it stays so, refuse its sender.",
+  ),
+  COV_DELTA_WRONG_BASE: terminal(
+    "failed_precondition",
+    "A policy delta was made from other weights than those at hand",
+    "Fetch the whole checkpoint, or the deltas in between.",
+  ),
+  COV_DELTA_WRONG_COUNT: terminal(
+    "invalid_argument",
+    "A policy delta was made for another number of weights",
+    "Check that both sides mean the same model.",
+  ),
+  COV_DELTA_WRONG_MAGIC: terminal(
+    "invalid_argument",
+    "These bytes are no policy delta of a known version",
+    "Update this software, or refuse the sender.",
+  ),
+  COV_DELTA_WRONG_RESULT: terminal(
+    "data_loss",
+    "A policy delta leads to other weights than it names",
+    "Fetch it again; if it stays so, refuse its sender.",
+  ),
+  COV_DELTA_WRONG_SIZE: terminal(
+    "invalid_argument",
+    "A policy delta is longer or shorter than its contents say",
+    "Fetch it again.",
+  ),
   COV_KERNELS_CANCELLED: terminal(
     "canceled",
     "The caller gave a kernel job up",
