@@ -4,6 +4,7 @@
 #include <cstdio>
 #include <new>
 
+#include "engine/table.cuh"
 #include "hash/state_root.h"
 #include "rng/initial.h"
 #include "runtime/platform.h"
@@ -153,6 +154,7 @@ covenant_cuda_backend() {
   using namespace covenant::cuda;
   static const covenant::device::Backend table = {
       .version = covenant::device::kBackendVersion,
+      .engine = &engine_table(),
       .count = count_devices,
       .info = describe,
       .open = open,

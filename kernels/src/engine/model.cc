@@ -72,11 +72,12 @@ void prepare_rope(cov_model& model, int64_t length) {
   model.rope_length = length;
 }
 
-void check_tokens(const cov_model& model, const int32_t* tokens, int64_t count, const char* what) {
+void check_tokens(const cov_model_shape& shape, const int32_t* tokens, int64_t count,
+                  const char* what) {
   for (int64_t i = 0; i < count; ++i)
-    if (tokens[i] < 0 || tokens[i] >= model.shape.vocab_size)
+    if (tokens[i] < 0 || tokens[i] >= shape.vocab_size)
       throw Failure{cov_error(COV_OUT_OF_RANGE, "%s %lld is %d, the vocabulary has %d", what,
-                              static_cast<long long>(i), tokens[i], model.shape.vocab_size)};
+                              static_cast<long long>(i), tokens[i], shape.vocab_size)};
 }
 
 }  // namespace covenant

@@ -145,7 +145,8 @@ void backward_layers(cov_model& model, const int32_t* tokens, const int32_t* pos
 int64_t backward_work_size(const cov_model& model, int64_t rows);
 
 // Checks lengths, tokens in [0, vocab) and targets in [-1, vocab). Throws Failure.
-void check_tokens(const cov_model& model, const int32_t* tokens, int64_t count, const char* what);
+void check_tokens(const cov_model_shape& shape, const int32_t* tokens, int64_t count,
+                  const char* what);
 
 // Runs `body` and turns every exception into a status.
 template <typename Body>

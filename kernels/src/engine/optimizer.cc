@@ -40,7 +40,9 @@ bool valid(const cov_adamw_options& o) {
          std::isfinite(o.weight_decay) && o.gradient_clip >= 0 && std::isfinite(o.gradient_clip);
 }
 
-AdamwScalars scalars_for(const cov_adamw_options& o, int64_t step, double norm) {
+}  // namespace
+
+AdamwScalars adamw_scalars(const cov_adamw_options& o, int64_t step, double norm) {
   AdamwScalars s;
   s.decay = static_cast<float>(1.0 - static_cast<double>(o.learning_rate) * o.weight_decay);
   s.beta1 = o.beta1;
@@ -55,8 +57,6 @@ AdamwScalars scalars_for(const cov_adamw_options& o, int64_t step, double norm) 
     s.grad_scale = static_cast<float>(std::min(1.0, o.gradient_clip / (norm + 1e-6)));
   return s;
 }
-
-}  // namespace
 
 void check_optimizer(const cov_adamw_options* options) {
   if (options == nullptr || !valid(*options))
@@ -83,7 +83,7 @@ double optimizer_step(cov_model& model, const cov_adamw_options& options) {
     clear_gradients(model);
     throw Failure{cov_error(COV_NON_FINITE, "the gradient norm is not finite; no step was made")};
   }
-  const AdamwScalars decayed = scalars_for(options, model.step_count + 1, norm);
+  const AdamwScalars decayed = adamw_scalars(options, model.step_count + 1, norm);
   AdamwScalars plain = decayed;
   plain.decay = 1.0f;
   struct Range {
@@ -118,7 +118,7 @@ double adamw_step(cov_model& model, const std::array<float*, 4>& buffers, int64_
     std::memset(g, 0, static_cast<size_t>(count) * sizeof(float));
     throw Failure{cov_error(COV_NON_FINITE, "the gradient norm is not finite; no step was made")};
   }
-  const AdamwScalars scalars = scalars_for(options, step, norm);
+  const AdamwScalars scalars = adamw_scalars(options, step, norm);
   for (int64_t first = 0; first < count; first += kChunk)
     kernel.adamw(p + first, g + first, m + first, v + first, std::min(kChunk, count - first),
                  scalars);

@@ -3,12 +3,16 @@
 
 #include <array>
 
+#include "engine/isa/table.h"
 #include "engine/model.h"
 
 namespace covenant {
 
 // Throws Failure unless betas, epsilon, decay and clip make sense.
 void check_optimizer(const cov_adamw_options* options);
+
+// What step number `step` (from 1) multiplies with, given the norm of the gradients.
+AdamwScalars adamw_scalars(const cov_adamw_options& options, int64_t step, double norm);
 
 // One AdamW step from the gradients, which are then zero; returns the norm before clipping. Throws
 // COV_NON_FINITE (gradients cleared, nothing else changed) when the norm is not finite.

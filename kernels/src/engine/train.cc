@@ -32,7 +32,7 @@ void check_batch(const cov_model* model, const cov_batch* batch) {
     throw Failure{cov_error(COV_OUT_OF_RANGE, "sequence_length %d exceeds max_positions %d",
                             batch->sequence_length, model->shape.max_positions)};
   const int64_t count = int64_t{batch->sequences} * batch->sequence_length;
-  check_tokens(*model, batch->tokens, count, "token");
+  check_tokens(model->shape, batch->tokens, count, "token");
   for (int64_t i = 0; i < count; ++i)
     if (batch->targets[i] < -1 || batch->targets[i] >= model->shape.vocab_size)
       throw Failure{cov_error(COV_OUT_OF_RANGE, "target %lld is %d, the vocabulary has %d",

@@ -62,7 +62,7 @@ cov_status generate(cov_model& model, const cov_generate_request* requests, int3
   if (batch < 1 || batch > kBatchMax)
     return cov_error(COV_INVALID_ARGUMENT, "max_batch is %d, must be in [0, %d]", batch, kBatchMax);
   for (int32_t i = 0; i < count; ++i) {
-    check_request(model, requests[i], options.top_count, i);
+    check_request(model.shape, requests[i], options.top_count, i);
     if (outputs[i].tokens == nullptr)
       return cov_error(COV_INVALID_ARGUMENT, "request %d needs a result buffer", i);
     outputs[i].token_count = 0;

@@ -23,19 +23,19 @@ int64_t common_prefix(const std::vector<int32_t>& a, const std::vector<int32_t>&
 
 }  // namespace
 
-void check_request(const cov_model& model, const cov_generate_request& r, int32_t top_count,
-                   int64_t index) {
+void check_request(const cov_model_shape& shape, const cov_generate_request& r,
+                   int32_t top_count, int64_t index) {
   const int i = static_cast<int>(index);
-  if (top_count < 0 || top_count > std::min(kTopMax, model.shape.vocab_size))
+  if (top_count < 0 || top_count > std::min(kTopMax, shape.vocab_size))
     throw Failure{cov_error(COV_INVALID_ARGUMENT, "top_count is %d", top_count)};
   if (r.prompt == nullptr || r.prompt_length < 1 || r.max_new_tokens < 1)
     throw Failure{cov_error(COV_INVALID_ARGUMENT,
                             "request %d needs a prompt, max_new_tokens >= 1 and a result buffer",
                             i)};
-  if (int64_t{r.prompt_length} + r.max_new_tokens > model.shape.max_positions)
+  if (int64_t{r.prompt_length} + r.max_new_tokens > shape.max_positions)
     throw Failure{cov_error(COV_OUT_OF_RANGE,
                             "request %d: prompt %d + max_new_tokens %d exceeds max_positions %d", i,
-                            r.prompt_length, r.max_new_tokens, model.shape.max_positions)};
+                            r.prompt_length, r.max_new_tokens, shape.max_positions)};
   if (!sampler_options_valid({r.temperature, r.top_k, r.top_p}))
     throw Failure{cov_error(COV_INVALID_ARGUMENT,
                             "request %d: temperature must be 0 or in [1e-4, 1e4], top_k >= 0, "
@@ -45,7 +45,7 @@ void check_request(const cov_model& model, const cov_generate_request& r, int32_
       (r.stop_token_count > 0 && r.stop_tokens == nullptr))
     throw Failure{
         cov_error(COV_INVALID_ARGUMENT, "request %d: at most %d stop tokens", i, kStopTokensMax)};
-  check_tokens(model, r.prompt, r.prompt_length, "prompt token");
+  check_tokens(shape, r.prompt, r.prompt_length, "prompt token");
 }
 
 Generator::Generator(cov_model& model, const GenerationWeights& weights,
@@ -67,7 +67,7 @@ Generator::~Generator() {
 
 uint64_t Generator::submit(const cov_generate_request& r,
                            const cov_fingerprint_options* fingerprint, int32_t top_count) {
-  check_request(model_, r, top_count, 0);
+  check_request(model_.shape, r, top_count, 0);
   if (fingerprint != nullptr && (fingerprint->dims < 1 || fingerprint->dims > 64))
     throw Failure{cov_error(COV_INVALID_ARGUMENT, "fingerprint dims must be in [1, 64]")};
   const int64_t positions = int64_t{r.prompt_length} + r.max_new_tokens - 1;

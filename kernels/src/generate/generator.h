@@ -53,8 +53,8 @@ struct Sequence {
 };
 
 // Throws Failure when the request cannot be served by this model.
-void check_request(const cov_model& model, const cov_generate_request& request, int32_t top_count,
-                   int64_t index);
+void check_request(const cov_model_shape& shape, const cov_generate_request& request,
+                   int32_t top_count, int64_t index);
 
 class Generator {
  public:

@@ -39,8 +39,8 @@ void check_requests(const cov_model& model, const cov_replay_request* requests, 
                               "request %d: temperature must be 0 or in [1e-4, 1e4], top_k >= 0, "
                               "top_p in [0, 1]",
                               i)};
-    check_tokens(model, r.prompt, r.prompt_length, "prompt token");
-    check_tokens(model, r.completion, r.completion_length, "completion token");
+    check_tokens(model.shape, r.prompt, r.prompt_length, "prompt token");
+    check_tokens(model.shape, r.completion, r.completion_length, "completion token");
   }
 }
 

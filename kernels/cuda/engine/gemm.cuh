@@ -1,0 +1,40 @@
+// Matrix products of the engine. Whatever m is, one tile shape is used and the sum of one element is
+// one chain in the order of k: rows do not depend on how many are computed together (tier B).
+#pragma once
+
+#include <cstdint>
+
+#include "runtime/device.h"
+
+namespace covenant::cuda {
+
+// Distance from one product of a batch to the next: `inner` products, then `outer` groups of them.
+struct BatchStride {
+  int64_t inner = 0, outer = 0;
+};
+
+// C (m, n) = init + A B for inner * outer products; A(i, l) = a[i * a_row + l * a_k],
+// B(l, j) = b[l * b_k + j * b_column]. In A and in B one of both strides is 1. `init` (null: zeros)
+// has the strides of c and may be c.
+template <typename T>
+struct Product {
+  int64_t m, n, k;
+  const T* a;
+  int64_t a_row, a_k;
+  const T* b;
+  int64_t b_k, b_column;
+  const float* init;
+  float* c;
+  int64_t c_row;
+  int64_t inner = 1, outer = 1;
+  BatchStride a_batch{}, b_batch{}, c_batch{};
+};
+
+// One chain of fused multiply-adds: tier A, the bits of the CPU's fp32 product.
+void multiply(Stream stream, const Product<float>& product);
+
+// Operands in bf16, products on the tensor cores where there are any, sums in fp32. No batches. Tier
+// B: equal bits on one type of device.
+void multiply(Stream stream, const Product<uint16_t>& product);
+
+}  // namespace covenant::cuda

@@ -1,0 +1,145 @@
+// Forward and backward through the decoder layers (src/engine/layers.cc).
+#include "engine/attention.cuh"
+#include "engine/embedding.cuh"
+#include "engine/math.cuh"
+#include "engine/model.cuh"
+#include "engine/rmsnorm.cuh"
+#include "engine/rope.cuh"
+#include "engine/swiglu.cuh"
+
+namespace covenant::cuda {
+namespace {
+
+// Cuts a block of memory into aligned parts; without a block it only counts.
+class Cutter {
+ public:
+  explicit Cutter(char* base) : base_(base) {}
+  template <typename T>
+  T* take(int64_t count) {
+    T* const part = base_ == nullptr ? nullptr : reinterpret_cast<T*>(base_ + bytes_);
+    bytes_ += (static_cast<uint64_t>(count) * sizeof(T) + 255) / 256 * 256;
+    return part;
+  }
+  Rows take_rows(Compute compute, int64_t count) {
+    if (compute == Compute::kF32) return {take<float>(count), nullptr};
+    return {nullptr, take<uint16_t>(count)};
+  }
+  uint64_t bytes() const { return bytes_; }
+
+ private:
+  char* base_;
+  uint64_t bytes_ = 0;
+};
+
+}  // namespace
+
+void Activations::reserve(Device& device, const Layout& l, int64_t rows, bool shared) {
+  if (rows <= capacity_ && shared == shared_) return;
+  capacity_ = 0;
+  layers.resize(static_cast<size_t>(l.layers));
+  const auto cut = [&](Cutter cutter) {
+    for (size_t i = 0; i < layers.size(); ++i) {
+      Layer& layer = layers[i];
+      if (shared && i > 0) {
+        layer = layers[0];
+        continue;
+      }
+      layer.x = cutter.take<float>(rows * l.d);
+      layer.r1 = cutter.take<float>(rows);
+      layer.qkv = cutter.take<float>(rows * l.attention.width());
+      layer.attention = cutter.take<float>(rows * l.d);
+      layer.lse = cutter.take<float>(rows * l.attention.heads);
+      layer.x2 = cutter.take<float>(rows * l.d);
+      layer.r2 = cutter.take<float>(rows);
+      layer.gate_up = cutter.take<float>(rows * 2 * l.f);
+      layer.n1 = cutter.take_rows(l.compute, rows * l.d);
+      layer.n2 = cutter.take_rows(l.compute, rows * l.d);
+      layer.attention_rows = l.compute == Compute::kF32
+                                 ? Rows{layer.attention, nullptr}
+                                 : cutter.take_rows(l.compute, rows * l.d);
+    }
+    last = cutter.take<float>(rows * l.d);
+    hidden = cutter.take_rows(l.compute, rows * l.f);
+    return cutter.bytes();
+  };
+  const uint64_t bytes = cut(Cutter(nullptr));
+  device.finish();  // the old memory may still be in use
+  data_ = Buffer<char>();
+  data_ = Buffer<char>(device, bytes);
+  cut(Cutter(data_.data()));
+  capacity_ = rows;
+  shared_ = shared;
+}
+
+void Model::forward_layers(const Group& group, const Activations& activations) {
+  const Layout& l = layout_;
+  const int64_t rows = group.rows(), d = l.d;
+  const AttentionRows attended = {l.attention, group.sequences, group.length};
+  const float* const p = state(COV_PARAMETERS);
+  embed(stream(), p, group.tokens, rows, d, activations.layers[0].x);
+  for (int64_t layer = 0; layer < l.layers; ++layer) {
+    const Activations::Layer& a = activations.layers[static_cast<size_t>(layer)];
+    float* const next = layer + 1 < l.layers ? activations.layers[static_cast<size_t>(layer + 1)].x
+                                             : activations.last;
+    rmsnorm(stream(), a.x, nullptr, p + l.norm1(layer), eps(), rows, d, a.n1, a.r1);
+    linear(a.n1, rows, l.qkv(layer), l.attention.width(), d, nullptr, a.qkv);
+    rope(stream(), a.qkv, group.positions, cosine(), sine(), rows, l.attention.width(),
+         l.attention.heads + l.attention.kv_heads, l.attention.dim, false);
+    attention(device_, attended, a.qkv, a.attention, a.lse);
+    operand(a.attention, rows * d, a.attention_rows.bf16);
+    linear(a.attention_rows, rows, l.o(layer), d, d, a.x, a.x2);
+    rmsnorm(stream(), a.x2, nullptr, p + l.norm2(layer), eps(), rows, d, a.n2, a.r2);
+    linear(a.n2, rows, l.gate_up(layer), 2 * l.f, d, nullptr, a.gate_up);
+    swiglu(stream(), a.gate_up, rows, l.f, activations.hidden);
+    linear(activations.hidden, rows, l.down(layer), d, l.f, a.x2, next);
+  }
+}
+
+void Model::backward_layers(const Group& group, const Activations& activations, float* dx) {
+  const Layout& l = layout_;
+  const int64_t rows = group.rows(), d = l.d, f = l.f, width = l.attention.width();
+  const AttentionRows attended = {l.attention, group.sequences, group.length};
+  const float* const p = state(COV_PARAMETERS);
+  float* const g = state(COV_GRADIENTS);
+  const Arena::Scope scope(device_.scratch());
+  const auto take = [&](int64_t count) {
+    return device_.scratch().take<float>(static_cast<uint64_t>(count));
+  };
+  const auto take16 = [&](int64_t count) {
+    return bf16() ? device_.scratch().take<uint16_t>(static_cast<uint64_t>(count)) : nullptr;
+  };
+  float* const dhidden = take(rows * f);
+  float* const dn = take(rows * d);
+  float* const dqkv = take(rows * width);
+  float* const partials = take(rmsnorm_partials_size(rows, d));
+  uint16_t* const dx16 = take16(rows * d);
+  uint16_t* const dqkv16 = take16(rows * width);
+  const Rows hidden = bf16() ? Rows{nullptr, take16(rows * f)} : Rows{dhidden, nullptr};
+  const Rows dgate_up = bf16() ? Rows{nullptr, take16(rows * 2 * f)} : Rows{take(rows * 2 * f), nullptr};
+  for (int64_t layer = l.layers - 1; layer >= 0; --layer) {
+    const Activations::Layer& a = activations.layers[static_cast<size_t>(layer)];
+    Rows dy = operand(dx, rows * d, dx16);
+    linear_input(dy, rows, l.down(layer), d, f, dhidden);
+    swiglu_backward(stream(), a.gate_up, dhidden, rows, f, hidden, dgate_up);
+    linear_weight(dy, hidden, rows, l.down(layer), d, f);
+    linear_input(dgate_up, rows, l.gate_up(layer), 2 * f, d, dn);
+    linear_weight(dgate_up, a.n2, rows, l.gate_up(layer), 2 * f, d);
+    rmsnorm_backward(stream(), a.x2, nullptr, p + l.norm2(layer), a.r2, dn, dx, rows, d, dx,
+                     g + l.norm2(layer), partials);
+    dy = operand(dx, rows * d, dx16);
+    linear_input(dy, rows, l.o(layer), d, d, dn);
+    linear_weight(dy, a.attention_rows, rows, l.o(layer), d, d);
+    attention_backward(device_, attended, a.qkv, a.attention, a.lse, dn, dqkv);
+    rope(stream(), dqkv, group.positions, cosine(), sine(), rows, width,
+         l.attention.heads + l.attention.kv_heads, l.attention.dim, true);
+    dy = operand(dqkv, rows * width, dqkv16);
+    linear_input(dy, rows, l.qkv(layer), width, d, dn);
+    linear_weight(dy, a.n1, rows, l.qkv(layer), width, d);
+    rmsnorm_backward(stream(), a.x, nullptr, p + l.norm1(layer), a.r1, dn, dx, rows, d, dx,
+                     g + l.norm1(layer), partials);
+  }
+  embed_backward(stream(), dx, group.bucket_tokens, group.bucket_starts, group.bucket_rows,
+                 group.buckets, d, g);
+}
+
+}  // namespace covenant::cuda

@@ -1,0 +1,54 @@
+// One product of a warp on the tensor cores: D (16, 8) += A (16, 16) B (16, 8), bf16 operands, fp32
+// sums, and its emulated form.
+//
+// With g = lane / 4 and t = lane % 4, a lane holds, in pairs of neighbouring k (the lower one in the low
+// half): a[0] A(g, 2t), a[1] A(g + 8, 2t), a[2] A(g, 2t + 8), a[3] A(g + 8, 2t + 8); b[0] B(2t, g),
+// b[1] B(2t + 8, g); and of D: d[0], d[1] D(g, 2t), d[2], d[3] D(g + 8, 2t).
+#pragma once
+
+#include "engine/math.cuh"
+
+namespace covenant::cuda {
+
+#if defined(__CUDACC__)
+
+__device__ __forceinline__ void mma_bf16(float (&d)[4], const uint32_t (&a)[4],
+                                         const uint32_t (&b)[2]) {
+  asm volatile(
+      "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
+      "{%0,%1,%2,%3};\n"
+      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+
+#else
+
+// Sums k in ascending order with one rounding each; the hardware's order and rounding are its own.
+inline void mma_bf16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
+  static uint32_t shown[32][32][6];  // by warp of the block
+  const unsigned thread = threadIdx.x + blockDim.x * (threadIdx.y + blockDim.y * threadIdx.z);
+  auto& lanes = shown[thread / 32];
+  const unsigned lane = thread % 32;
+  __syncwarp();
+  for (int i = 0; i < 4; ++i) lanes[lane][i] = a[i];
+  for (int i = 0; i < 2; ++i) lanes[lane][4 + i] = b[i];
+  __syncwarp();
+  const auto half = [](uint32_t pair, unsigned k) {
+    return __uint_as_float(k % 2 == 0 ? pair << 16 : pair & 0xffff0000u);
+  };
+  for (unsigned i = 0; i < 4; ++i) {
+    const unsigned row = lane / 4 + i / 2 * 8;
+    const unsigned column = lane % 4 * 2 + i % 2;
+    for (unsigned k = 0; k < 16; ++k) {
+      const unsigned t = k % 8 / 2;
+      const uint32_t left = lanes[row % 8 * 4 + t][row / 8 + k / 8 * 2];
+      const uint32_t right = lanes[column * 4 + t][4 + k / 8];
+      d[i] = fmaf(half(left, k), half(right, k), d[i]);
+    }
+  }
+  __syncwarp();
+}
+
+#endif
+
+}  // namespace covenant::cuda

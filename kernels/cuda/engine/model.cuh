@@ -1,0 +1,136 @@
+// One model on a device: parameters, moments, activations, and the passes over its layers. The twin of
+// src/engine/model.h.
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "covenant/device_model.h"
+#include "engine/gemm.cuh"
+#include "engine/model.h"
+#include "engine/operand.cuh"
+#include "engine/optimizer.cuh"
+#include "runtime/device.h"
+
+namespace covenant::cuda {
+
+// Whole sequences that go through the layers together, as the device sees them.
+struct Group {
+  int64_t sequences = 0, length = 0, scored = 0, buckets = 0;
+  int64_t rows() const { return sequences * length; }
+  std::vector<int64_t> places;  // in the batch, of the scored rows
+  std::vector<int32_t> host;    // what `data` is a copy of
+  Buffer<int32_t> data;
+  const int32_t *tokens, *positions, *scored_rows, *targets;
+  const int32_t *bucket_tokens, *bucket_starts, *bucket_rows;
+};
+
+// What the backward pass needs of one group.
+struct Activations {
+  struct Layer {
+    float *x, *r1, *qkv, *attention, *lse, *x2, *r2, *gate_up;
+    Rows n1, n2, attention_rows;  // attention_rows: what the next product reads
+  };
+  std::vector<Layer> layers;
+  float* last = nullptr;  // input of the final norm
+  Rows hidden;
+
+  // Room for `rows`; with `shared`, all layers lie on one set.
+  void reserve(Device& device, const Layout& layout, int64_t rows, bool shared);
+
+ private:
+  Buffer<char> data_;
+  int64_t capacity_ = 0;
+  bool shared_ = false;
+};
+
+struct KeptGroup {
+  Group group;
+  Activations activations;
+};
+
+class Model {
+ public:
+  Model(Device& device, const cov_model_shape& shape, Compute compute);
+
+  Device& device() const { return device_; }
+  Stream stream() const { return device_.stream(); }
+  const Layout& layout() const { return layout_; }
+  const cov_model_shape& shape() const { return shape_; }
+  uint64_t parameter_count() const { return count_; }
+  bool bf16() const { return layout_.compute == Compute::kBf16; }
+  float eps() const { return static_cast<float>(shape_.rms_norm_eps); }
+
+  // Zeroed on first use.
+  float* state(cov_buffer which);
+  // The parameters were written from outside.
+  void touch() { shadow_fresh_ = false; }
+  void clear_gradients();
+  int64_t step_count = 0;
+
+  // Makes the rotary table cover `length` positions, and the bf16 parameters current.
+  void prepare(int64_t length);
+  const float* cosine() const { return cosine_.data(); }
+  const float* sine() const { return sine_.data(); }
+
+  // out (rows, n) = residual + X W^T for the (n, k) matrix at `offset` of the parameters.
+  void linear(Rows x, int64_t rows, int64_t offset, int64_t n, int64_t k, const float* residual,
+              float* out);
+  // out (rows, k) = dY W.
+  void linear_input(Rows dy, int64_t rows, int64_t offset, int64_t n, int64_t k, float* out);
+  // Gradient at `offset` += dY^T X.
+  void linear_weight(Rows dy, Rows x, int64_t rows, int64_t offset, int64_t n, int64_t k);
+  // x as the products read it: itself, or rounded to `rounded`.
+  Rows operand(float* x, int64_t count, uint16_t* rounded);
+
+  // Embedding and all layers; leaves activations.last.
+  void forward_layers(const Group& group, const Activations& activations);
+  // From dx, the gradient at activations.last, through all layers to the embedding.
+  void backward_layers(const Group& group, const Activations& activations, float* dx);
+
+  void forward(const cov_batch& batch, const cov_device_forward_options& options,
+               const cov_device_forward_output& output);
+  void backward(const float* coefficients, uint64_t count);
+  double optimizer_step(const cov_adamw_options& options);
+  void train_step(const cov_batch& batch, const cov_adamw_options& options, double* loss,
+                  double* norm);
+  void drop_kept() { kept_.clear(); }
+  uint64_t kept_positions() const { return kept_.empty() ? 0 : kept_positions_; }
+
+ private:
+  struct HeadResults {
+    float *log_probs, *entropy;  // by scored row
+  };
+  template <typename T>
+  void run(const Product<T>& product);
+  int64_t group_sequences(int64_t length) const;
+  int64_t head_rows() const;
+  void head(const Group& group, const Activations& activations, float inverse_temperature,
+            const HeadResults& results, bool backward, const float* coefficients, float constant,
+            float* dx);
+  void backward_group(const Group& group, const Activations& activations, float inverse_temperature,
+                      const float* coefficients, float constant, float* log_probs);
+  void check_finite();
+
+  Device& device_;
+  cov_model_shape shape_;
+  Layout layout_;
+  uint64_t count_;
+  Buffer<float> states_[4];
+  Buffer<uint16_t> shadow_;  // parameters in bf16
+  bool shadow_fresh_ = false;
+  Buffer<float> cosine_, sine_;
+  int64_t rope_length_ = 0;
+  Buffer<AdamwRange> ranges_;
+  Buffer<int32_t> non_finite_;
+  Activations activations_;
+  std::vector<KeptGroup> kept_;
+  uint64_t kept_positions_ = 0;
+  float kept_inverse_temperature_ = 1.0f;
+};
+
+// Sequences [first, first + count) of a batch, on the device. Work in the stream still reads
+// `group.host`, so it must outlive it.
+void make_group(Device& device, const cov_batch& batch, int64_t first, int64_t count, Group& group);
+
+}  // namespace covenant::cuda

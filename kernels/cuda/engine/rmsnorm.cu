@@ -1,0 +1,93 @@
+#include "engine/rmsnorm.cuh"
+
+#include "engine/math.cuh"
+
+namespace covenant::cuda {
+namespace {
+
+constexpr unsigned kThreads = 256;
+constexpr int64_t kGainRows = 32;  // rows of one partial sum of the gain's gradient
+
+template <typename T>
+__global__ void rmsnorm_kernel(const float* x, const int32_t* index, const float* gain, float eps,
+                               int64_t rows, int64_t d, T* y, float* r) {
+  const int64_t row = static_cast<int64_t>(blockIdx.x) * (blockDim.x / kHalf) + threadIdx.x / kHalf;
+  const bool live = row < rows;
+  const float* in = x + (!live ? 0 : index == nullptr ? row : index[row]) * d;
+  const float sum = half_dot(in, in, live ? d : 0);
+  if (!live) return;
+  const float scale = 1.0f / sqrtf(sum / static_cast<float>(d) + eps);
+  for (int64_t i = threadIdx.x % kHalf; i < d; i += kHalf) put(y + row * d + i, in[i] * scale * gain[i]);
+  if (threadIdx.x % kHalf == 0) r[row] = scale;
+}
+
+// One block for 32 rows: dx with half a warp for each, then the gain's partial sums with a thread
+// for each column; the second reading of x and dy comes from the cache.
+__global__ void rmsnorm_backward_kernel(const float* x, const int32_t* index, const float* gain,
+                                        const float* r, const float* dy, const float* dres,
+                                        int64_t rows, int64_t d, float* dx, float* partials) {
+  const int64_t first = static_cast<int64_t>(blockIdx.x) * kGainRows;
+  const int64_t row = first + threadIdx.x / kHalf;
+  const bool live = row < rows;
+  const int64_t at = (!live ? 0 : index == nullptr ? row : index[row]) * d;
+  const float* g = dy + (live ? row : 0) * d;
+  float sum = 0.0f;
+  if (live) {
+    for (int64_t i = threadIdx.x % kHalf; i < d; i += kHalf)
+      sum = fmaf(gain[i] * g[i], x[at + i], sum);
+  }
+  sum = half_sum(sum);
+  if (live) {
+    const float scale = r[row];
+    const float along = scale * scale * scale * (sum / static_cast<float>(d));
+    for (int64_t i = threadIdx.x % kHalf; i < d; i += kHalf) {
+      const float u = gain[i] * g[i];
+      const float before = dres == nullptr ? 0.0f : dres[at + i];
+      dx[at + i] = fmaf(x[at + i], -along, fmaf(u, scale, before));
+    }
+  }
+  const int64_t last = first + kGainRows < rows ? first + kGainRows : rows;
+  for (int64_t i = threadIdx.x; i < d; i += blockDim.x) {
+    float partial = 0.0f;
+    for (int64_t j = first; j < last; ++j) {
+      const int64_t from = (index == nullptr ? j : index[j]) * d;
+      partial = fmaf(dy[j * d + i], x[from + i] * r[j], partial);
+    }
+    partials[blockIdx.x * d + i] = partial;
+  }
+}
+
+__global__ void add_partials_kernel(const float* partials, int64_t count, int64_t d, float* sum) {
+  const int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
+  if (i >= d) return;
+  float total = sum[i];
+  for (int64_t j = 0; j < count; ++j) total += partials[j * d + i];
+  sum[i] = total;
+}
+
+}  // namespace
+
+void rmsnorm(Stream stream, const float* x, const int32_t* index, const float* gain, float eps,
+             int64_t rows, int64_t d, Rows y, float* r) {
+  if (rows == 0) return;
+  const unsigned blocks = blocks_of(rows, kThreads / kHalf);
+  if (y.bf16 == nullptr)
+    COVENANT_LAUNCH((rmsnorm_kernel<float>), blocks, kThreads, 0, stream, x, index, gain, eps, rows,
+                    d, y.f32, r);
+  else
+    COVENANT_LAUNCH((rmsnorm_kernel<Bf16>), blocks, kThreads, 0, stream, x, index, gain, eps, rows,
+                    d, y.bf16, r);
+}
+
+void rmsnorm_backward(Stream stream, const float* x, const int32_t* index, const float* gain,
+                      const float* r, const float* dy, const float* dres, int64_t rows, int64_t d,
+                      float* dx, float* dgain, float* partials) {
+  if (rows == 0) return;
+  const unsigned blocks = blocks_of(rows, kGainRows);
+  COVENANT_LAUNCH(rmsnorm_backward_kernel, blocks, kGainRows * kHalf, 0, stream, x, index, gain, r,
+                  dy, dres, rows, d, dx, partials);
+  COVENANT_LAUNCH(add_partials_kernel, blocks_of(d, kThreads), kThreads, 0, stream, partials,
+                  static_cast<int64_t>(blocks), d, dgain);
+}
+
+}  // namespace covenant::cuda

@@ -1,0 +1,15 @@
+// h = silu(gate) * up over rows (gate | up). Tier A.
+#pragma once
+
+#include "engine/operand.cuh"
+#include "runtime/device.h"
+
+namespace covenant::cuda {
+
+void swiglu(Stream stream, const float* gate_up, int64_t rows, int64_t f, Rows h);
+
+// h again, which may replace dh (rows, f), and the gradient dgate_up (rows, 2 f).
+void swiglu_backward(Stream stream, const float* gate_up, const float* dh, int64_t rows, int64_t f,
+                     Rows h, Rows dgate_up);
+
+}  // namespace covenant::cuda

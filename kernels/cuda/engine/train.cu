@@ -1,0 +1,271 @@
+// Batches, the head, and the training calls (src/engine/train.cc, src/engine/head.cc).
+#include <algorithm>
+#include <cmath>
+
+#include "engine/embedding.cuh"
+#include "engine/head.cuh"
+#include "engine/math.cuh"
+#include "engine/model.cuh"
+#include "engine/optimizer.h"
+#include "engine/rmsnorm.cuh"
+
+namespace covenant::cuda {
+namespace {
+
+// In fp32 groups and chunks are those of the CPU, whose bits depend on them where partial sums of
+// gains and of the head meet. In bf16 they are large enough for a GPU.
+constexpr int64_t kGroupRows = 512;
+constexpr int64_t kGroupRowsBf16 = 16384;
+constexpr int64_t kLogits = int64_t{1} << 21;
+constexpr int64_t kLogitsBf16 = int64_t{1} << 28;
+
+}  // namespace
+
+void make_group(Device& device, const cov_batch& batch, int64_t first, int64_t count, Group& group) {
+  group.sequences = count;
+  group.length = batch.sequence_length;
+  const int64_t rows = group.rows(), start = first * group.length;
+  const TokenBuckets buckets(batch.tokens + start, rows);
+  std::vector<int32_t> scored, targets, positions;
+  for (int64_t row = 0; row < rows; ++row) {
+    positions.push_back(static_cast<int32_t>(row % group.length));
+    if (batch.targets[start + row] < 0) continue;
+    scored.push_back(static_cast<int32_t>(row));
+    targets.push_back(batch.targets[start + row]);
+    group.places.push_back(start + row);
+  }
+  group.scored = static_cast<int64_t>(scored.size());
+  group.buckets = static_cast<int64_t>(buckets.tokens.size());
+  std::vector<size_t> at;
+  const auto add = [&](const int32_t* values, size_t length) {
+    at.push_back(group.host.size());
+    group.host.insert(group.host.end(), values, values + length);
+  };
+  add(batch.tokens + start, static_cast<size_t>(rows));
+  const std::vector<int32_t>* const lists[] = {&positions,      &scored,         &targets,
+                                               &buckets.tokens, &buckets.starts, &buckets.rows};
+  for (const std::vector<int32_t>* const list : lists) add(list->data(), list->size());
+  group.data = Buffer<int32_t>(device, group.host.size());
+  device.upload(group.data.data(), group.host.data(), group.host.size() * sizeof(int32_t));
+  const int32_t** const parts[] = {&group.tokens,        &group.positions,     &group.scored_rows,
+                                   &group.targets,       &group.bucket_tokens, &group.bucket_starts,
+                                   &group.bucket_rows};
+  for (size_t i = 0; i < at.size(); ++i) *parts[i] = group.data.data() + at[i];
+}
+
+int64_t Model::group_sequences(int64_t length) const {
+  return std::max<int64_t>(1, (bf16() ? kGroupRowsBf16 : kGroupRows) / length);
+}
+
+int64_t Model::head_rows() const {
+  if (bf16()) return std::clamp<int64_t>(kLogitsBf16 / layout_.vocab / 128 * 128, 128, 16384);
+  return std::clamp<int64_t>(kLogits / layout_.vocab, 12, 512);
+}
+
+void Model::check_finite() {
+  int32_t found = 0;
+  device_.download(&found, non_finite_.data(), sizeof found);
+  device_.finish();
+  if (found != 0) raise(COV_NON_FINITE, "the logits are not finite");
+}
+
+void Model::head(const Group& group, const Activations& activations, float inverse_temperature,
+                 const HeadResults& results, bool backward, const float* coefficients,
+                 float constant, float* dx) {
+  const Layout& l = layout_;
+  const int64_t chunk = std::min(head_rows(), group.scored);
+  const float* const gain = state(COV_PARAMETERS) + l.final_norm;
+  const Arena::Scope scope(device_.scratch());
+  const auto take = [&](int64_t count) {
+    return device_.scratch().take<float>(static_cast<uint64_t>(count));
+  };
+  const auto take16 = [&](int64_t count) {
+    return device_.scratch().take<uint16_t>(static_cast<uint64_t>(count));
+  };
+  float* const logits = take(chunk * l.vocab);
+  float* const r = take(chunk);
+  const Rows normed =
+      bf16() ? Rows{nullptr, take16(chunk * l.d)} : Rows{take(chunk * l.d), nullptr};
+  const Rows dlogits =
+      bf16() ? Rows{nullptr, backward ? take16(chunk * l.vocab) : nullptr} : Rows{logits, nullptr};
+  float* const dnormed = backward ? take(chunk * l.d) : nullptr;
+  float* const partials = backward ? take(rmsnorm_partials_size(chunk, l.d)) : nullptr;
+  for (int64_t first = 0; first < group.scored; first += chunk) {
+    const int64_t rows = std::min(chunk, group.scored - first);
+    const int32_t* const index = group.scored_rows + first;
+    rmsnorm(stream(), activations.last, index, gain, eps(), rows, l.d, normed, r);
+    linear(normed, rows, l.head, l.vocab, l.d, nullptr, logits);
+    const HeadRows h = {rows,
+                        l.vocab,
+                        group.targets + first,
+                        inverse_temperature,
+                        results.log_probs + first,
+                        results.entropy + first,
+                        non_finite_.data()};
+    if (!backward) {
+      score_logits(stream(), h, logits);
+      continue;
+    }
+    score_logits_backward(stream(), h, logits, dlogits.bf16,
+                          coefficients == nullptr ? nullptr : coefficients + first, constant);
+    linear_input(dlogits, rows, l.head, l.vocab, l.d, dnormed);
+    linear_weight(dlogits, normed, rows, l.head, l.vocab, l.d);
+    rmsnorm_backward(stream(), activations.last, index, gain, r, dnormed, nullptr, rows, l.d, dx,
+                     state(COV_GRADIENTS) + l.final_norm, partials);
+  }
+}
+
+void Model::forward(const cov_batch& batch, const cov_device_forward_options& options,
+                    const cov_device_forward_output& output) {
+  drop_kept();
+  const int64_t length = batch.sequence_length, count = batch.sequences * length;
+  const int64_t each = group_sequences(length);
+  const float inverse = 1.0f / (options.temperature == 0.0f ? 1.0f : options.temperature);
+  prepare(length);
+  device_.fill_zero(non_finite_.data(), sizeof(int32_t));
+  if (output.log_probs != nullptr) std::fill_n(output.log_probs, count, 0.0f);
+  if (output.entropy != nullptr) std::fill_n(output.entropy, count, 0.0f);
+  try {
+    for (int64_t first = 0; first < batch.sequences; first += each) {
+      KeptGroup one;
+      make_group(device_, batch, first, std::min<int64_t>(each, batch.sequences - first), one.group);
+      Activations& activations = options.keep_activations ? one.activations : activations_;
+      activations.reserve(device_, layout_, one.group.rows(), !options.keep_activations);
+      forward_layers(one.group, activations);
+      const Arena::Scope scope(device_.scratch());
+      const uint64_t scored = static_cast<uint64_t>(one.group.scored);
+      float* const log_probs = device_.scratch().take<float>(scored);
+      float* const entropy = device_.scratch().take<float>(scored);
+      head(one.group, activations, inverse, {log_probs, entropy}, false, nullptr, 0.0f, nullptr);
+      std::vector<float> values(2 * scored);
+      device_.download(values.data(), log_probs, scored * sizeof(float));
+      device_.download(values.data() + scored, entropy, scored * sizeof(float));
+      check_finite();
+      for (size_t i = 0; i < scored; ++i) {
+        const int64_t place = one.group.places[i];
+        if (output.log_probs != nullptr) output.log_probs[place] = values[i];
+        if (output.entropy != nullptr) output.entropy[place] = values[scored + i];
+      }
+      if (options.keep_activations) kept_.push_back(std::move(one));
+    }
+  } catch (...) {
+    drop_kept();
+    throw;
+  }
+  kept_positions_ = static_cast<uint64_t>(count);
+  kept_inverse_temperature_ = inverse;
+}
+
+void Model::backward_group(const Group& group, const Activations& activations,
+                           float inverse_temperature, const float* coefficients, float constant,
+                           float* log_probs) {
+  const Arena::Scope scope(device_.scratch());
+  const uint64_t size = static_cast<uint64_t>(group.rows() * layout_.d);
+  const uint64_t scored = static_cast<uint64_t>(group.scored);
+  float* const dx = device_.scratch().take<float>(size);
+  float* const device_log_probs = device_.scratch().take<float>(scored);
+  float* const entropy = device_.scratch().take<float>(scored);
+  float* device_coefficients = nullptr;
+  std::vector<float> values(scored);
+  if (coefficients != nullptr) {
+    for (size_t i = 0; i < scored; ++i) values[i] = coefficients[group.places[i]];
+    device_coefficients = device_.scratch().take<float>(scored);
+    device_.upload(device_coefficients, values.data(), scored * sizeof(float));
+  }
+  device_.fill_zero(dx, size * sizeof(float));
+  head(group, activations, inverse_temperature, {device_log_probs, entropy}, true,
+       device_coefficients, constant, dx);
+  backward_layers(group, activations, dx);
+  device_.download(values.data(), device_log_probs, scored * sizeof(float));
+  check_finite();
+  if (log_probs == nullptr) return;
+  for (size_t i = 0; i < scored; ++i) log_probs[group.places[i]] = values[i];
+}
+
+void Model::backward(const float* coefficients, uint64_t count) {
+  if (kept_.empty())
+    raise(COV_FAILED_PRECONDITION, "backward needs a forward with keep_activations");
+  if (count != kept_positions_)
+    raise(COV_INVALID_ARGUMENT, "%llu coefficients given, the kept forward has %llu",
+          static_cast<unsigned long long>(count), static_cast<unsigned long long>(kept_positions_));
+  const std::vector<KeptGroup> groups = std::move(kept_);
+  kept_.clear();
+  prepare(0);
+  for (const KeptGroup& one : groups)
+    backward_group(one.group, one.activations, kept_inverse_temperature_, coefficients, 0.0f,
+                   nullptr);
+}
+
+double Model::optimizer_step(const cov_adamw_options& options) {
+  drop_kept();
+  float* const g = state(COV_GRADIENTS);
+  float* const m = state(COV_FIRST_MOMENT);
+  float* const v = state(COV_SECOND_MOMENT);
+  if (ranges_.data() == nullptr) {
+    std::vector<cov_tensor_info> tensors(static_cast<size_t>(cov_tensor_count(&shape_)));
+    require(cov_tensor_table(&shape_, tensors.data(), static_cast<int32_t>(tensors.size())));
+    std::vector<AdamwRange> ranges;
+    for (const cov_tensor_info& tensor : tensors)
+      for (uint64_t i = 0; i < tensor.length; i += kAdamwChunk)
+        ranges.push_back({static_cast<int64_t>(tensor.offset + i),
+                          static_cast<int32_t>(std::min<uint64_t>(kAdamwChunk, tensor.length - i)),
+                          tensor.rank == 2});
+    ranges_ = Buffer<AdamwRange>(device_, ranges.size());
+    device_.upload(ranges_.data(), ranges.data(), ranges.size() * sizeof(AdamwRange));
+    device_.finish();
+  }
+  const Arena::Scope scope(device_.scratch());
+  std::vector<double> sums((count_ + kAdamwChunk - 1) / kAdamwChunk);
+  double* const device_sums = device_.scratch().take<double>(sums.size());
+  square_sums(stream(), g, static_cast<int64_t>(count_), device_sums);
+  device_.download(sums.data(), device_sums, sums.size() * sizeof(double));
+  device_.finish();
+  double total = 0.0;
+  for (const double sum : sums) total += sum;
+  const double norm = std::sqrt(total);
+  if (!std::isfinite(norm)) {
+    clear_gradients();
+    device_.finish();
+    raise(COV_NON_FINITE, "the gradient norm is not finite; no step was made");
+  }
+  adamw(stream(), ranges_.data(), static_cast<int64_t>(ranges_.count()), state(COV_PARAMETERS), g, m,
+        v, shadow_.data(), adamw_scalars(options, step_count + 1, norm));
+  device_.finish();
+  shadow_fresh_ = true;
+  ++step_count;
+  return norm;
+}
+
+void Model::train_step(const cov_batch& batch, const cov_adamw_options& options, double* loss,
+                       double* norm) {
+  drop_kept();
+  const int64_t length = batch.sequence_length, count = batch.sequences * length;
+  const int64_t each = group_sequences(length);
+  const int64_t scored = std::count_if(batch.targets, batch.targets + count,
+                                       [](int32_t target) { return target >= 0; });
+  if (scored == 0) raise(COV_INVALID_ARGUMENT, "no position of the batch is scored");
+  for (cov_buffer which : {COV_GRADIENTS, COV_FIRST_MOMENT, COV_SECOND_MOMENT}) state(which);
+  prepare(length);
+  device_.fill_zero(non_finite_.data(), sizeof(int32_t));
+  std::vector<float> log_probs(static_cast<size_t>(count), 0.0f);
+  const float coefficient = static_cast<float>(-1.0 / static_cast<double>(scored));
+  try {
+    for (int64_t first = 0; first < batch.sequences; first += each) {
+      Group group;
+      make_group(device_, batch, first, std::min<int64_t>(each, batch.sequences - first), group);
+      activations_.reserve(device_, layout_, group.rows(), false);
+      forward_layers(group, activations_);
+      backward_group(group, activations_, 1.0f, nullptr, coefficient, log_probs.data());
+    }
+    *norm = optimizer_step(options);
+  } catch (...) {
+    clear_gradients();  // a half-finished sum is of no use to anyone
+    device_.finish();
+    throw;
+  }
+  double sum = 0.0;
+  for (const float log_prob : log_probs) sum -= static_cast<double>(log_prob);
+  *loss = sum / static_cast<double>(scored);
+}
+
+}  // namespace covenant::cuda

@@ -1,0 +1,69 @@
+// The engine on a CUDA device: forward, backward, AdamW and generation of a LLaMA decoder, as
+// covenant/model.h has them on the CPU.
+//
+// Threads: as cov_device, of which a model is a part; close the device after its last model.
+//
+// Determinism. COV_COMPUTE_F32 is tier A: every result has the bits of the CPU engine, log-probs,
+// entropy, gradients, steps and losses alike, given the same rotary table (the C library's sin and cos).
+// COV_COMPUTE_BF16 is tier B: the same bits on one type of device whatever the batch; the tensor cores
+// add up products in an order of their own.
+//
+// Errors: those of covenant/model.h, and COV_UNSUPPORTED where CUDA is not available. After an error the
+// parameters and moments are as before the call.
+#ifndef COVENANT_DEVICE_MODEL_H
+#define COVENANT_DEVICE_MODEL_H
+
+#include <stdint.h>
+
+#include "covenant/device.h"
+#include "covenant/model.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct cov_device_model cov_device_model;
+
+// Parameters are zero. compute is a cov_compute. *model is NULL on error.
+cov_status cov_device_model_create(cov_device* device, const cov_model_shape* shape, int32_t compute,
+                                   cov_device_model** model);
+// NULL does nothing.
+void cov_device_model_release(cov_device_model* model);
+
+// Copies `count` floats from index `offset` of buffer `which` (a cov_buffer) to or from the host.
+cov_status cov_device_model_read(cov_device_model* model, int32_t which, uint64_t offset,
+                                 uint64_t count, float* values);
+cov_status cov_device_model_write(cov_device_model* model, int32_t which, uint64_t offset,
+                                  uint64_t count, const float* values);
+
+int64_t cov_device_model_step_count(const cov_device_model* model);
+cov_status cov_device_model_set_step_count(cov_device_model* model, int64_t count);
+
+typedef struct cov_device_forward_options {
+  int32_t keep_activations;  // 1: cov_device_model_backward may follow
+  float temperature;         // log-probs are of softmax(z / temperature); 0 means 1
+} cov_device_forward_options;
+
+// By position; either may be NULL. Positions not scored get 0.
+typedef struct cov_device_forward_output {
+  float* log_probs;
+  float* entropy;
+} cov_device_forward_output;
+
+cov_status cov_device_model_forward(cov_device_model* model, const cov_batch* batch,
+                                    const cov_device_forward_options* options,
+                                    const cov_device_forward_output* output);
+
+// As cov_model_backward, cov_model_optimizer_step and cov_model_train_step.
+cov_status cov_device_model_backward(cov_device_model* model, const float* coefficients,
+                                     uint64_t count);
+cov_status cov_device_model_optimizer_step(cov_device_model* model, const cov_adamw_options* options,
+                                           float* gradient_norm);
+cov_status cov_device_model_train_step(cov_device_model* model, const cov_batch* batch,
+                                       const cov_adamw_options* options, double* loss,
+                                       float* gradient_norm);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,157 @@
+// The engine on a device: checks of arguments, then the backend's functions.
+#include <cmath>
+#include <new>
+
+#include "covenant/device_model.h"
+#include "device/backend.h"
+#include "device/engine_table.h"
+#include "engine/optimizer.h"
+
+struct cov_device_model {
+  void* handle;
+  const covenant::device::EngineTable* table;
+  cov_model_shape shape;
+  uint64_t parameters;
+};
+
+namespace {
+
+cov_status check_batch(const cov_device_model* model, const cov_batch* batch) {
+  if (model == nullptr || batch == nullptr || batch->tokens == nullptr || batch->targets == nullptr)
+    return cov_error(COV_INVALID_ARGUMENT, "model, batch, tokens and targets must be given");
+  if (batch->sequences < 1 || batch->sequence_length < 1 || batch->sequences > (1 << 24))
+    return cov_error(COV_INVALID_ARGUMENT, "a batch needs 1 or more sequences and tokens");
+  if (batch->sequence_length > model->shape.max_positions)
+    return cov_error(COV_OUT_OF_RANGE, "sequence_length %d exceeds max_positions %d",
+                     batch->sequence_length, model->shape.max_positions);
+  const int64_t count = int64_t{batch->sequences} * batch->sequence_length;
+  return covenant::guarded([&] {
+    covenant::check_tokens(model->shape, batch->tokens, count, "token");
+    for (int64_t i = 0; i < count; ++i)
+      if (batch->targets[i] < -1 || batch->targets[i] >= model->shape.vocab_size)
+        return cov_error(COV_OUT_OF_RANGE, "target %lld is %d, the vocabulary has %d",
+                         static_cast<long long>(i), batch->targets[i], model->shape.vocab_size);
+    return cov_ok();
+  });
+}
+
+cov_status check_range(const cov_device_model* model, int32_t which, uint64_t offset, uint64_t count,
+                       const float* values) {
+  if (model == nullptr || (values == nullptr && count > 0) || which < COV_PARAMETERS ||
+      which > COV_SECOND_MOMENT)
+    return cov_error(COV_INVALID_ARGUMENT, "unknown buffer or null pointer");
+  if (offset > model->parameters || count > model->parameters - offset)
+    return cov_error(COV_OUT_OF_RANGE, "%llu floats from %llu pass the end of the buffer (%llu)",
+                     static_cast<unsigned long long>(count),
+                     static_cast<unsigned long long>(offset),
+                     static_cast<unsigned long long>(model->parameters));
+  return cov_ok();
+}
+
+cov_status check_options(const cov_adamw_options* options) {
+  return covenant::guarded([&] {
+    covenant::check_optimizer(options);
+    return cov_ok();
+  });
+}
+
+}  // namespace
+
+cov_status cov_device_model_create(cov_device* device, const cov_model_shape* shape, int32_t compute,
+                                   cov_device_model** model) {
+  if (device == nullptr || model == nullptr)
+    return cov_error(COV_INVALID_ARGUMENT, "the device and the result pointer must be given");
+  *model = nullptr;
+  if (const cov_status status = cov_shape_check(shape); status.code != COV_OK) return status;
+  if (compute != COV_COMPUTE_F32 && compute != COV_COMPUTE_BF16)
+    return cov_error(COV_INVALID_ARGUMENT, "compute is %d, must be a cov_compute", compute);
+  auto* const created = new (std::nothrow) cov_device_model{
+      nullptr, covenant::device::backend()->engine, *shape, cov_parameter_count(shape)};
+  if (created == nullptr) return cov_error(COV_OUT_OF_MEMORY, "no memory for a model");
+  const cov_status status =
+      created->table->create(device->handle, shape, compute, &created->handle);
+  if (status.code != COV_OK)
+    delete created;
+  else
+    *model = created;
+  return status;
+}
+
+void cov_device_model_release(cov_device_model* model) {
+  if (model == nullptr) return;
+  model->table->release(model->handle);
+  delete model;
+}
+
+cov_status cov_device_model_read(cov_device_model* model, int32_t which, uint64_t offset,
+                                 uint64_t count, float* values) {
+  const cov_status status = check_range(model, which, offset, count, values);
+  if (status.code != COV_OK) return status;
+  return model->table->read(model->handle, which, offset, count, values);
+}
+
+cov_status cov_device_model_write(cov_device_model* model, int32_t which, uint64_t offset,
+                                  uint64_t count, const float* values) {
+  const cov_status status = check_range(model, which, offset, count, values);
+  if (status.code != COV_OK) return status;
+  return model->table->write(model->handle, which, offset, count, values);
+}
+
+int64_t cov_device_model_step_count(const cov_device_model* model) {
+  return model->table->step_count(model->handle);
+}
+
+cov_status cov_device_model_set_step_count(cov_device_model* model, int64_t count) {
+  if (model == nullptr || count < 0)
+    return cov_error(COV_INVALID_ARGUMENT, "the step count must not be negative");
+  model->table->set_step_count(model->handle, count);
+  return cov_ok();
+}
+
+cov_status cov_device_model_forward(cov_device_model* model, const cov_batch* batch,
+                                    const cov_device_forward_options* options,
+                                    const cov_device_forward_output* output) {
+  if (const cov_status status = check_batch(model, batch); status.code != COV_OK) return status;
+  if (options == nullptr || output == nullptr)
+    return cov_error(COV_INVALID_ARGUMENT, "options and output must be given");
+  const float t = options->temperature;
+  if (t != 0.0f && !(t >= 1e-4f && t <= 1e4f))
+    return cov_error(COV_INVALID_ARGUMENT, "temperature must be in [1e-4, 1e4]");
+  return model->table->forward(model->handle, batch, options, output);
+}
+
+cov_status cov_device_model_backward(cov_device_model* model, const float* coefficients,
+                                     uint64_t count) {
+  if (model == nullptr || coefficients == nullptr)
+    return cov_error(COV_INVALID_ARGUMENT, "model and coefficients must be given");
+  for (uint64_t i = 0; i < count; ++i)
+    if (!std::isfinite(coefficients[i]))
+      return cov_error(COV_NON_FINITE, "coefficient %llu is not finite",
+                       static_cast<unsigned long long>(i));
+  return model->table->backward(model->handle, coefficients, count);
+}
+
+cov_status cov_device_model_optimizer_step(cov_device_model* model, const cov_adamw_options* options,
+                                           float* gradient_norm) {
+  if (model == nullptr) return cov_error(COV_INVALID_ARGUMENT, "model is null");
+  cov_status status = check_options(options);
+  if (status.code != COV_OK) return status;
+  double norm = 0.0;
+  status = model->table->optimizer_step(model->handle, options, &norm);
+  if (status.code == COV_OK && gradient_norm != nullptr) *gradient_norm = static_cast<float>(norm);
+  return status;
+}
+
+cov_status cov_device_model_train_step(cov_device_model* model, const cov_batch* batch,
+                                       const cov_adamw_options* options, double* loss,
+                                       float* gradient_norm) {
+  cov_status status = check_batch(model, batch);
+  if (status.code == COV_OK) status = check_options(options);
+  if (status.code != COV_OK) return status;
+  double mean = 0.0, norm = 0.0;
+  status = model->table->train_step(model->handle, batch, options, &mean, &norm);
+  if (status.code != COV_OK) return status;
+  if (loss != nullptr) *loss = mean;
+  if (gradient_norm != nullptr) *gradient_norm = static_cast<float>(norm);
+  return status;
+}
