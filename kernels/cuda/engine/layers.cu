@@ -72,20 +72,28 @@ void Activations::reserve(Device& device, const Layout& l, int64_t rows, bool sh
 }
 
 void Model::forward_layers(const Group& group, const Activations& activations) {
+  const AttentionRows attended = {layout_.attention, group.sequences, group.length};
+  forward_layers(group.tokens, group.positions, group.rows(), activations,
+                 [&](int64_t, const float* qkv, float* out, float* lse) {
+                   attention(device_, attended, qkv, out, lse);
+                 });
+}
+
+void Model::forward_layers(const int32_t* tokens, const int32_t* positions, int64_t rows,
+                           const Activations& activations, const Attend& attend) {
   const Layout& l = layout_;
-  const int64_t rows = group.rows(), d = l.d;
-  const AttentionRows attended = {l.attention, group.sequences, group.length};
+  const int64_t d = l.d;
   const float* const p = state(COV_PARAMETERS);
-  embed(stream(), p, group.tokens, rows, d, activations.layers[0].x);
+  embed(stream(), p, tokens, rows, d, activations.layers[0].x);
   for (int64_t layer = 0; layer < l.layers; ++layer) {
     const Activations::Layer& a = activations.layers[static_cast<size_t>(layer)];
     float* const next = layer + 1 < l.layers ? activations.layers[static_cast<size_t>(layer + 1)].x
                                              : activations.last;
     rmsnorm(stream(), a.x, nullptr, p + l.norm1(layer), eps(), rows, d, a.n1, a.r1);
     linear(a.n1, rows, l.qkv(layer), l.attention.width(), d, nullptr, a.qkv);
-    rope(stream(), a.qkv, group.positions, cosine(), sine(), rows, l.attention.width(),
+    rope(stream(), a.qkv, positions, cosine(), sine(), rows, l.attention.width(),
          l.attention.heads + l.attention.kv_heads, l.attention.dim, false);
-    attention(device_, attended, a.qkv, a.attention, a.lse);
+    attend(layer, a.qkv, a.attention, a.lse);
     operand(a.attention, rows * d, a.attention_rows.bf16);
     linear(a.attention_rows, rows, l.o(layer), d, d, a.x, a.x2);
     rmsnorm(stream(), a.x2, nullptr, p + l.norm2(layer), eps(), rows, d, a.n2, a.r2);

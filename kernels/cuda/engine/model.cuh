@@ -2,6 +2,7 @@
 // src/engine/model.h.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <vector>
 
@@ -83,8 +84,14 @@ class Model {
   // x as the products read it: itself, or rounded to `rounded`.
   Rows operand(float* x, int64_t count, uint16_t* rounded);
 
-  // Embedding and all layers; leaves activations.last.
+  // Embedding and all layers; leaves activations.last. The attention of a layer, from (q | k | v) to
+  // output and lse, is the caller's affair.
+  using Attend = std::function<void(int64_t layer, const float* qkv, float* out, float* lse)>;
+  void forward_layers(const int32_t* tokens, const int32_t* positions, int64_t rows,
+                      const Activations& activations, const Attend& attend);
   void forward_layers(const Group& group, const Activations& activations);
+  // Final norm and logits (rows, vocab) of rows of `last` given by index.
+  void logits(const float* last, const int32_t* index, int64_t rows, float* out);
   // From dx, the gradient at activations.last, through all layers to the embedding.
   void backward_layers(const Group& group, const Activations& activations, float* dx);
 
@@ -94,8 +101,9 @@ class Model {
   double optimizer_step(const cov_adamw_options& options);
   void train_step(const cov_batch& batch, const cov_adamw_options& options, double* loss,
                   double* norm);
+  void generate(const cov_generate_request* requests, int32_t count,
+                const cov_generate_options& options, cov_generate_output* outputs);
   void drop_kept() { kept_.clear(); }
-  uint64_t kept_positions() const { return kept_.empty() ? 0 : kept_positions_; }
 
  private:
   struct HeadResults {

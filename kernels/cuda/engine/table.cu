@@ -70,6 +70,11 @@ cov_status train_step(void* handle, const cov_batch* batch, const cov_adamw_opti
   return guard([&] { model_of(handle).train_step(*batch, *options, loss, norm); });
 }
 
+cov_status generate(void* handle, const cov_generate_request* requests, int32_t count,
+                    const cov_generate_options* options, cov_generate_output* outputs) {
+  return guard([&] { model_of(handle).generate(requests, count, *options, outputs); });
+}
+
 }  // namespace
 
 const device::EngineTable& engine_table() {
@@ -84,6 +89,7 @@ const device::EngineTable& engine_table() {
       .backward = backward,
       .optimizer_step = optimizer_step,
       .train_step = train_step,
+      .generate = generate,
   };
   return table;
 }

@@ -63,6 +63,13 @@ cov_status cov_device_model_train_step(cov_device_model* model, const cov_batch*
                                        const cov_adamw_options* options, double* loss,
                                        float* gradient_norm);
 
+// As cov_model_generate, with keys and values in fp32 on the device and the draws on the host. Requests of
+// up to 24000 positions, else COV_UNSUPPORTED; options.weights must be COV_WEIGHTS_F32: the weights are
+// those of the model's compute. In fp32, tokens, log-probs and fingerprints have the CPU's bits.
+cov_status cov_device_model_generate(cov_device_model* model, const cov_generate_request* requests,
+                                     int32_t request_count, const cov_generate_options* options,
+                                     cov_generate_output* outputs);
+
 #ifdef __cplusplus
 }
 #endif

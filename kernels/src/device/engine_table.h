@@ -20,6 +20,8 @@ struct EngineTable {
   cov_status (*optimizer_step)(void* model, const cov_adamw_options* options, double* norm);
   cov_status (*train_step)(void* model, const cov_batch* batch, const cov_adamw_options* options,
                            double* loss, double* norm);
+  cov_status (*generate)(void* model, const cov_generate_request* requests, int32_t count,
+                         const cov_generate_options* options, cov_generate_output* outputs);
 };
 
 }  // namespace covenant::device

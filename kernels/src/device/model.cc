@@ -6,6 +6,7 @@
 #include "device/backend.h"
 #include "device/engine_table.h"
 #include "engine/optimizer.h"
+#include "generate/generator.h"
 
 struct cov_device_model {
   void* handle;
@@ -154,4 +155,32 @@ cov_status cov_device_model_train_step(cov_device_model* model, const cov_batch*
   if (loss != nullptr) *loss = mean;
   if (gradient_norm != nullptr) *gradient_norm = static_cast<float>(norm);
   return status;
+}
+
+cov_status cov_device_model_generate(cov_device_model* model, const cov_generate_request* requests,
+                                     int32_t request_count, const cov_generate_options* options,
+                                     cov_generate_output* outputs) {
+  if (model == nullptr || options == nullptr || request_count < 0 ||
+      (request_count > 0 && (requests == nullptr || outputs == nullptr)))
+    return cov_error(COV_INVALID_ARGUMENT, "model, requests, options and outputs must be given");
+  if (options->fingerprint != nullptr &&
+      (options->fingerprint->dims < 1 || options->fingerprint->dims > 64))
+    return cov_error(COV_INVALID_ARGUMENT, "fingerprint dims must be in [1, 64]");
+  if (options->weights != COV_WEIGHTS_F32)
+    return cov_error(COV_UNSUPPORTED, "on a device, weights have the type of the model");
+  if (options->max_batch < 0 || options->max_batch > 1024)
+    return cov_error(COV_INVALID_ARGUMENT, "max_batch is %d, must be in [0, 1024]",
+                     options->max_batch);
+  const cov_status status = covenant::guarded([&] {
+    for (int32_t i = 0; i < request_count; ++i) {
+      covenant::check_request(model->shape, requests[i], options->top_count, i);
+      if (outputs[i].tokens == nullptr)
+        return cov_error(COV_INVALID_ARGUMENT, "request %d needs a result buffer", i);
+      outputs[i].token_count = 0;
+      outputs[i].finish_reason = COV_FINISH_LENGTH;
+    }
+    return cov_ok();
+  });
+  if (status.code != COV_OK) return status;
+  return model->table->generate(model->handle, requests, request_count, options, outputs);
 }

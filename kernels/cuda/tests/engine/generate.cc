@@ -1,0 +1,98 @@
+// Generation on the device against the CPU: equal tokens, log-probs and fingerprints in fp32, whatever is
+// computed at once; equal draws in bf16 whatever the batch.
+#include "support.h"
+
+namespace {
+
+using namespace covenant_test;
+
+constexpr int32_t kNew = 9, kDims = 7, kTops = 3, kRequests = 4;
+
+struct Results {
+  std::vector<int32_t> tokens, tops;
+  std::vector<float> log_probs, top_log_probs;
+  std::vector<int8_t> fingerprints;
+  std::vector<cov_generate_output> outputs;
+  Results()
+      : tokens(kRequests * kNew, -7),
+        tops(kRequests * kNew * kTops, -7),
+        log_probs(kRequests * kNew),
+        top_log_probs(kRequests * kNew * kTops),
+        fingerprints(kRequests * kNew * kDims) {
+    for (int32_t i = 0; i < kRequests; ++i)
+      outputs.push_back({tokens.data() + i * kNew, log_probs.data() + i * kNew,
+                         fingerprints.data() + i * kNew * kDims, tops.data() + i * kNew * kTops,
+                         top_log_probs.data() + i * kNew * kTops, 0, 0});
+  }
+};
+
+void check_same(const Results& a, const Results& b) {
+  CHECK(a.tokens == b.tokens);
+  CHECK_SAME(a.log_probs.data(), b.log_probs.data(), a.log_probs.size() * sizeof(float));
+  CHECK(a.fingerprints == b.fingerprints);
+  CHECK(a.tops == b.tops);
+  CHECK_SAME(a.top_log_probs.data(), b.top_log_probs.data(),
+             a.top_log_probs.size() * sizeof(float));
+  for (size_t i = 0; i < kRequests; ++i) {
+    CHECK(a.outputs[i].token_count == b.outputs[i].token_count);
+    CHECK(a.outputs[i].finish_reason == b.outputs[i].finish_reason);
+  }
+}
+
+}  // namespace
+
+int main() {
+  if (!have_device()) return kSkipped;
+  const DevicePointer device = open_device();
+  const cov_model_shape shape = {37, 24, 20, 2, 4, 2, 64, 0, 10000.0, 1e-5};
+  const std::vector<float> parameters = lively_parameters(shape, 11);
+  const std::vector<int32_t> prompts = Numbers(3).tokens(40, shape.vocab_size);
+  const int32_t stops[] = {5, 9, 30};
+  std::vector<cov_generate_request> requests;
+  requests.push_back({prompts.data(), 11, kNew, 1.0f, 0, 0.0f, nullptr, 0, {1, 2}});
+  requests.push_back({prompts.data() + 3, 1, 4, 0.7f, 5, 0.9f, stops, 3, {7}});
+  requests.push_back({prompts.data(), 17, kNew, 0.0f, 0, 0.0f, nullptr, 0, {}});
+  requests.push_back({prompts.data() + 9, 6, kNew, 1.3f, 0, 0.8f, stops, 2, {9}});
+  const cov_fingerprint_options fingerprint = {{4, 2}, kDims};
+  cov_generate_options options = {&fingerprint, kTops, 0, nullptr, nullptr, nullptr, 0};
+
+  Results cpu;
+  const TestModel model(shape, parameters);
+  CHECK_OK(cov_model_generate(model, requests.data(), kRequests, &options, cpu.outputs.data()));
+  const DeviceModel gpu(device.get(), shape, parameters);
+  const DeviceModel rounded(device.get(), shape, parameters, COV_COMPUTE_BF16);
+  Results first;
+  for (int32_t batch : {1, 3, 0}) {
+    options.max_batch = batch;
+    Results results;
+    CHECK_OK(cov_device_model_generate(gpu, requests.data(), kRequests, &options,
+                                       results.outputs.data()));
+    check_same(results, cpu);
+    Results in_bf16;
+    CHECK_OK(cov_device_model_generate(rounded, requests.data(), kRequests, &options,
+                                       in_bf16.outputs.data()));
+    if (batch == 1) {
+      std::swap(first, in_bf16);
+    } else {
+      check_same(in_bf16, first);
+    }
+  }
+
+  Results none;
+  const int32_t cancel = 1;
+  options.cancel = &cancel;
+  CHECK_CODE(cov_device_model_generate(gpu, requests.data(), kRequests, &options,
+                                       none.outputs.data()),
+             COV_CANCELLED);
+  options.cancel = nullptr;
+  options.weights = COV_WEIGHTS_INT8;
+  CHECK_CODE(cov_device_model_generate(gpu, requests.data(), kRequests, &options,
+                                       none.outputs.data()),
+             COV_UNSUPPORTED);
+  options.weights = 0;
+  requests[1].prompt_length = 80;
+  CHECK_CODE(cov_device_model_generate(gpu, requests.data(), kRequests, &options,
+                                       none.outputs.data()),
+             COV_OUT_OF_RANGE);
+  TEST_MAIN_END("cuda generate");
+}
