@@ -33,8 +33,7 @@ struct Product {
 // One chain of fused multiply-adds: tier A, the bits of the CPU's fp32 product.
 void multiply(Stream stream, const Product<float>& product);
 
-// Operands in bf16, products on the tensor cores where there are any, sums in fp32. No batches. Tier
-// B: equal bits on one type of device.
+// Operands in bf16, products on the tensor cores, sums in fp32. Tier B: equal bits on one type of device.
 void multiply(Stream stream, const Product<uint16_t>& product);
 
 }  // namespace covenant::cuda

@@ -75,6 +75,11 @@ template <bool kA, bool kB, bool kWide>  // along k; all of it in wide loads
 __global__ void __launch_bounds__(kThreads) multiply_bf16_kernel(Product<Bf16> p) {
   __shared__ __align__(16) Bf16 tile_a[kTile * kRow];
   __shared__ __align__(16) Bf16 tile_b[kTile * kRow];
+  const int64_t inner = blockIdx.z % p.inner;
+  const int64_t outer = blockIdx.z / p.inner;
+  const Bf16* const a = p.a + inner * p.a_batch.inner + outer * p.a_batch.outer;
+  const Bf16* const b = p.b + inner * p.b_batch.inner + outer * p.b_batch.outer;
+  const int64_t shift = inner * p.c_batch.inner + outer * p.c_batch.outer;
   const int64_t row = static_cast<int64_t>(blockIdx.y) * kTile;
   const int64_t column = static_cast<int64_t>(blockIdx.x) * kTile;
   const int warp = static_cast<int>(threadIdx.x) / 32;
@@ -87,15 +92,15 @@ __global__ void __launch_bounds__(kThreads) multiply_bf16_kernel(Product<Bf16> p
   float sum[kWarpRows / 16][kWarpColumns / 8][4] = {};
   Piece next_a;
   Piece next_b;
-  fetch<kA, kWide>(next_a, p.a, a_stride, row, p.m, 0, p.k);
-  fetch<kB, kWide>(next_b, p.b, b_stride, column, p.n, 0, p.k);
+  fetch<kA, kWide>(next_a, a, a_stride, row, p.m, 0, p.k);
+  fetch<kB, kWide>(next_b, b, b_stride, column, p.n, 0, p.k);
   for (int64_t from = 0; from < p.k; from += kDepth) {
     store<kA>(tile_a, next_a);
     store<kB>(tile_b, next_b);
     __syncthreads();
     if (from + kDepth < p.k) {
-      fetch<kA, kWide>(next_a, p.a, a_stride, row, p.m, from + kDepth, p.k);
-      fetch<kB, kWide>(next_b, p.b, b_stride, column, p.n, from + kDepth, p.k);
+      fetch<kA, kWide>(next_a, a, a_stride, row, p.m, from + kDepth, p.k);
+      fetch<kB, kWide>(next_b, b, b_stride, column, p.n, from + kDepth, p.k);
     }
     for (int k = 0; k < kDepth; k += 16) {
       uint32_t right[kWarpColumns / 8][2];
@@ -118,7 +123,7 @@ __global__ void __launch_bounds__(kThreads) multiply_bf16_kernel(Product<Bf16> p
         const int64_t r = row + warp_row + i * 16 + g + e / 2 * 8;
         const int64_t c = column + warp_column + j * 8 + 2 * t + e % 2;
         if (r >= p.m || c >= p.n) continue;
-        const int64_t at = r * p.c_row + c;
+        const int64_t at = shift + r * p.c_row + c;
         p.c[at] = sum[i][j][e] + (p.init == nullptr ? 0.0f : p.init[at]);
       }
     }
@@ -127,7 +132,8 @@ __global__ void __launch_bounds__(kThreads) multiply_bf16_kernel(Product<Bf16> p
 
 template <bool kA, bool kB>
 void launch(Stream stream, const Product<Bf16>& p, bool wide) {
-  const dim3 grid(blocks_of(p.n, kTile), blocks_of(p.m, kTile));
+  const dim3 grid(blocks_of(p.n, kTile), blocks_of(p.m, kTile),
+                  static_cast<unsigned>(p.inner * p.outer));
   if (wide)
     COVENANT_LAUNCH((multiply_bf16_kernel<kA, kB, true>), grid, kThreads, 0, stream, p);
   else
@@ -135,8 +141,9 @@ void launch(Stream stream, const Product<Bf16>& p, bool wide) {
 }
 
 // Wide loads need starts at 16 bytes, lines that are multiples of 8, and ends that no run straddles.
-bool wide(const Bf16* x, int64_t stride, int64_t along) {
-  return reinterpret_cast<uintptr_t>(x) % 16 == 0 && stride % kVector == 0 && along % kVector == 0;
+bool wide(const Bf16* x, int64_t stride, int64_t along, BatchStride batch) {
+  return reinterpret_cast<uintptr_t>(x) % 16 == 0 && stride % kVector == 0 &&
+         along % kVector == 0 && batch.inner % kVector == 0 && batch.outer % kVector == 0;
 }
 
 }  // namespace
@@ -145,8 +152,8 @@ void multiply(Stream stream, const Product<uint16_t>& p) {
   if (p.m == 0 || p.n == 0) return;
   const bool a = p.a_k == 1;
   const bool b = p.b_k == 1;
-  const bool both = wide(p.a, a ? p.a_row : p.a_k, a ? p.k : p.m) &&
-                    wide(p.b, b ? p.b_column : p.b_k, b ? p.k : p.n);
+  const bool both = wide(p.a, a ? p.a_row : p.a_k, a ? p.k : p.m, p.a_batch) &&
+                    wide(p.b, b ? p.b_column : p.b_k, b ? p.k : p.n, p.b_batch);
   // The three products of a linear layer: forward, input gradient, weight gradient.
   if (a && b)
     launch<true, true>(stream, p, both);

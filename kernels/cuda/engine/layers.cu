@@ -75,7 +75,7 @@ void Model::forward_layers(const Group& group, const Activations& activations) {
   const AttentionRows attended = {layout_.attention, group.sequences, group.length};
   forward_layers(group.tokens, group.positions, group.rows(), activations,
                  [&](int64_t, const float* qkv, float* out, float* lse) {
-                   attention(device_, attended, qkv, out, lse);
+                   attention(device_, attended, layout_.compute, qkv, out, lse);
                  });
 }
 
@@ -137,7 +137,7 @@ void Model::backward_layers(const Group& group, const Activations& activations, 
     dy = operand(dx, rows * d, dx16);
     linear_input(dy, rows, l.o(layer), d, d, dn);
     linear_weight(dy, a.attention_rows, rows, l.o(layer), d, d);
-    attention_backward(device_, attended, a.qkv, a.attention, a.lse, dn, dqkv);
+    attention_backward(device_, attended, l.compute, a.qkv, a.attention, a.lse, dn, dqkv);
     rope(stream(), dqkv, group.positions, cosine(), sine(), rows, width,
          l.attention.heads + l.attention.kv_heads, l.attention.dim, true);
     dy = operand(dqkv, rows * width, dqkv16);

@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "engine/embedding.cuh"
+#include "engine/groups.h"
 #include "engine/head.cuh"
 #include "engine/math.cuh"
 #include "engine/model.cuh"
@@ -12,11 +13,8 @@
 namespace covenant::cuda {
 namespace {
 
-// In fp32 groups and chunks are those of the CPU, whose bits depend on them where partial sums of
-// gains and of the head meet. In bf16 they are large enough for a GPU.
-constexpr int64_t kGroupRows = 512;
+// In fp32 batches are cut as on the CPU (groups.h), in bf16 into parts large enough for a GPU.
 constexpr int64_t kGroupRowsBf16 = 16384;
-constexpr int64_t kLogits = int64_t{1} << 21;
 constexpr int64_t kLogitsBf16 = int64_t{1} << 28;
 
 }  // namespace
@@ -59,7 +57,7 @@ int64_t Model::group_sequences(int64_t length) const {
 
 int64_t Model::head_rows() const {
   if (bf16()) return std::clamp<int64_t>(kLogitsBf16 / layout_.vocab / 128 * 128, 128, 16384);
-  return std::clamp<int64_t>(kLogits / layout_.vocab, 12, 512);
+  return head_chunk_rows(layout_.vocab);
 }
 
 void Model::check_finite() {

@@ -7,13 +7,12 @@
 #include <numeric>
 
 #include "engine/gemm.h"
+#include "engine/groups.h"
 #include "engine/isa/table.h"
 #include "engine/rowwise.h"
 
 namespace covenant {
 namespace {
-
-constexpr int64_t kLogitsMax = int64_t{1} << 21;  // floats of one chunk of logits: 8 MiB
 
 // Row statistics and outputs of one row; z is left as logits.
 double score_row(const KernelTable& kernel, const float* z, int64_t vocab, const HeadRow& row,
@@ -75,7 +74,7 @@ double exact_log(double x) {
 }
 
 int64_t head_chunk_rows(const cov_model& model) {
-  return std::clamp<int64_t>(kLogitsMax / model.layout.vocab, 12, 512);
+  return head_chunk_rows(model.layout.vocab);
 }
 
 int64_t head_work_size(const cov_model& model) {

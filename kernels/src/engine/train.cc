@@ -3,13 +3,12 @@
 #include <algorithm>
 #include <cmath>
 
+#include "engine/groups.h"
 #include "engine/head.h"
 #include "engine/optimizer.h"
 
 namespace covenant {
 namespace {
-
-constexpr int64_t kGroupRows = 1024;
 
 struct Groups {
   int64_t sequences, length, per_group;
