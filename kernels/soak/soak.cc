@@ -4,6 +4,10 @@
 //   soak [--seconds N] [--seed S] [--workers N] [--stall-seconds N] [--report FILE]
 #include <unistd.h>
 
+#if defined(__GLIBC__)
+#include <malloc.h>
+#endif
+
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
@@ -63,6 +67,16 @@ double resident_mib() {
   return read == 2 ? static_cast<double>(resident) * static_cast<double>(sysconf(_SC_PAGESIZE)) /
                          (1 << 20)
                    : 0;
+}
+
+// Bytes that are allocated and not freed, in MiB; 0 where the allocator does not say.
+double held_mib() {
+#if defined(__GLIBC__) && __GLIBC_PREREQ(2, 33)
+  const struct mallinfo2 info = mallinfo2();
+  return static_cast<double>(info.uordblks + info.hblkhd) / (1 << 20);
+#else
+  return 0;
+#endif
 }
 
 // One worker, its thread, and what the watchdog looks at.
@@ -213,6 +227,15 @@ class Soak {
       sound = false;
     }
     if (options_.report != nullptr) write_curve();
+    // With every model gone: what grows with the length of a run is a leak, the rest the allocator's.
+    lanes_.clear();
+    const double held = held_mib();
+    std::printf("when all is released: %.2f MiB allocated, resident %.1f MiB\n", held,
+                resident_mib());
+    if (held > 2) {
+      std::printf("FAULT: memory was not given back\n");
+      sound = false;
+    }
     std::printf(sound ? "ok\n" : "failed\n");
     return sound ? 0 : 1;
   }
