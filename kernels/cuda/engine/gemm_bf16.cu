@@ -72,7 +72,8 @@ __device__ uint32_t pair(const Bf16* tile, int row, int k) {
 }
 
 template <bool kA, bool kB, bool kWide>  // along k; all of it in wide loads
-__global__ void __launch_bounds__(kThreads) multiply_bf16_kernel(Product<Bf16> p) {
+// Two blocks on a multiprocessor hide the loads of each other; narrow loads need the registers of one.
+__global__ void __launch_bounds__(kThreads, kWide ? 2 : 1) multiply_bf16_kernel(Product<Bf16> p) {
   __shared__ __align__(16) Bf16 tile_a[kTile * kRow];
   __shared__ __align__(16) Bf16 tile_b[kTile * kRow];
   const int64_t inner = blockIdx.z % p.inner;

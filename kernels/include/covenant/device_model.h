@@ -5,8 +5,9 @@
 //
 // Determinism. COV_COMPUTE_F32 is tier A: every result has the bits of the CPU engine, log-probs,
 // entropy, gradients, steps and losses alike, given the same rotary table (the C library's sin and cos).
-// COV_COMPUTE_BF16 is tier B: the same bits on one type of device whatever the batch; the tensor cores
-// add up products in an order of their own.
+// COV_COMPUTE_BF16 is tier B: the same bits on one type of device, and log-probs and tokens whatever the
+// batch; the tensor cores add up products in an order of their own. Attention has bf16 operands as well
+// in forward and backward, fp32 ones in generation.
 //
 // Errors: those of covenant/model.h, and COV_UNSUPPORTED where CUDA is not available. After an error the
 // parameters and moments are as before the call.
