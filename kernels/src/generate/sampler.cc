@@ -5,6 +5,7 @@
 #include <numeric>
 
 #include "engine/isa/table.h"
+#include "generate/kernels.h"
 
 namespace covenant {
 
@@ -21,8 +22,7 @@ void Sampler::prepare(const float* logits, const SamplerOptions& options) {
   logits_ = logits;
   greedy_ = options.temperature == 0.0f;
   if (greedy_) return;
-  float max = logits[0];
-  for (int64_t i = 1; i < vocab_; ++i) max = std::max(max, logits[i]);
+  const float max = generation_kernels().largest(logits, vocab_);
   kernels().sample_weights(logits, max, 1.0f / options.temperature, vocab_, weights_.data());
   const bool top_p = options.top_p > 0.0f && options.top_p < 1.0f;
   if ((options.top_k > 0 && options.top_k < vocab_) || top_p) keep_largest(options);
