@@ -179,13 +179,14 @@ cov_status drive(GeneratorEngine& engine, Job& job, bool& more) {
           take_event(to.engine, to.events, *event);
         },
         &sink, &active);
-    if (!sink.events.empty())
-      job.mailbox().post(std::make_unique<EventsMessage>(job, std::move(sink.events)));
     {
+      // Before the events are on their way: who hears that a request ended finds it gone.
       const std::lock_guard<std::mutex> lock(engine.mutex);
       engine.state = cov_generator_get_state(engine.generator);
       more = active > 0 || !engine.inbox.empty();
     }
+    if (!sink.events.empty())
+      job.mailbox().post(std::make_unique<EventsMessage>(job, std::move(sink.events)));
     if (status.code != COV_OK) return status;
     if (!more || std::chrono::steady_clock::now() >= end) return cov_ok();
   }

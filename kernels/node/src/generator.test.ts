@@ -167,7 +167,12 @@ test("a generator keeps its weights until it is refreshed", async () => {
   const fresh = await generator.generate(request(20, 12));
   assert.notDeepEqual(fresh.tokens, before.tokens);
   assert.deepEqual(fresh.tokens, (await own.generate([request(20, 12)]))[0]!.tokens);
-  const left = generator.generate(request(21, 200));
+  // The closing of the model meets this request anywhere: before its first token or after its last.
+  const left = generator.generate(request(21, 200)).then(
+    () => "finished",
+    (error: unknown) => (error instanceof KernelError ? error.code : error),
+  );
   own.close();
-  await assert.rejects(left, { code: "COV_KERNELS_CLOSED" });
+  assert.ok(["finished", "COV_KERNELS_CLOSED"].includes(String(await left)));
+  await assert.rejects(generator.generate(request(22, 5)), { code: "COV_KERNELS_CLOSED" });
 });

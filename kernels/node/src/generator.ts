@@ -117,7 +117,7 @@ export class Generator {
         });
       }
     } catch (error) {
-      this.#rejectAll(this.#closed ? closedError() : asKernelError(error));
+      this.#rejectAll(this.#closed || isStopped(error) ? closedError() : asKernelError(error));
     } finally {
       this.#driving = false;
     }
@@ -184,6 +184,12 @@ function joined<T extends Settable<T>>(Type: new (length: number) => T, parts: r
   const all = new Type(each * parts.length);
   for (const [index, part] of parts.entries()) all.set(part, index * each);
   return all;
+}
+
+/** Callers leave one by one; only the closing of the model stops the batch. */
+function isStopped(error: unknown): boolean {
+  const known = asKernelError(error);
+  return known instanceof KernelError && known.code === "COV_KERNELS_CANCELLED";
 }
 
 function closedError(): KernelError {

@@ -238,7 +238,7 @@ void test_bf16(const cov_model_shape& shape) {
     norm += exact * exact;
   }
   for (size_t i = 0; i < tokens.size(); ++i)
-    furthest = std::fmax(furthest, std::fabs(log_probs[0][i] - log_probs[1][i]));
+    furthest = std::max<double>(furthest, std::fabs(log_probs[0][i] - log_probs[1][i]));
   CHECK(difference > 0);  // it did round
   CHECK_NEAR(std::sqrt(difference / norm), 0, 0.03);
   CHECK_NEAR(furthest, 0, 0.15);

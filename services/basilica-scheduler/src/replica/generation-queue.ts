@@ -1,4 +1,4 @@
-import type { FingerprintOptions, Generator, GenerateRequest } from "@covenant/kernels";
+import type { FingerprintOptions, GenerateRequest, Generator } from "@covenant/kernels";
 import type { Logger } from "@covenant/runtime";
 import { CovenantError, withSpan } from "@covenant/runtime";
 
