@@ -26,7 +26,13 @@ function fail(sentence) {
 }
 
 function parseArguments(args) {
-  const options = { tests: false, bench: false, cuda: false, force: false, jobs: os.availableParallelism?.() ?? 2 };
+  const options = {
+    tests: false,
+    bench: false,
+    cuda: false,
+    force: false,
+    jobs: os.availableParallelism?.() ?? 2,
+  };
   for (let at = 0; at < args.length; at++) {
     if (args[at] === "--tests") options.tests = true;
     else if (args[at] === "--bench") options.bench = true;
