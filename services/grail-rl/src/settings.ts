@@ -33,7 +33,7 @@ export const policySchema = z
     /** `grpo` divides advantages by the group's deviation, `dr_grpo` does not. */
     rule: z.enum(["grpo", "dr_grpo"]).default("grpo"),
     /** Policy versions to train. */
-    versions: z.number().int().min(0).max(1_000_000).default(50),
+    versions: z.number().int().min(0).max(1_000_000).default(70),
     groupsPerVersion: count(64, 4096),
     /** Completions of a group. */
     groupSize: z.number().int().min(2).max(64).default(4),
