@@ -10,13 +10,14 @@ constexpr uint32_t kFullMask = 0xffffffffu;
 // Scales are kept with this added, so that cleared memory means "sends nothing".
 constexpr int32_t kScaleBias = 2048;
 
-// The tensor of a chunk: the last one that starts at or before it. Empty tensors hold no chunk.
-__device__ __forceinline__ int32_t tensor_of(const SparsePlan& plan, uint32_t chunk) {
+// The last tensor whose `first` is at or before `at`.
+__device__ __forceinline__ int32_t last_tensor_from(const SparsePlan& plan,
+                                                    uint32_t TensorPlan::*first, uint32_t at) {
   int32_t low = 0;
   int32_t high = plan.tensor_count - 1;
   while (low < high) {
     const int32_t middle = (low + high + 1) / 2;
-    if (plan.tensors[middle].first_chunk <= chunk)
+    if (plan.tensors[middle].*first <= at)
       low = middle;
     else
       high = middle - 1;
@@ -24,18 +25,14 @@ __device__ __forceinline__ int32_t tensor_of(const SparsePlan& plan, uint32_t ch
   return low;
 }
 
+// The tensor of a chunk. Empty tensors hold no chunk.
+__device__ __forceinline__ int32_t tensor_of(const SparsePlan& plan, uint32_t chunk) {
+  return last_tensor_from(plan, &TensorPlan::first_chunk, chunk);
+}
+
 // The same for a sampled chunk.
 __device__ __forceinline__ int32_t tensor_of_sample(const SparsePlan& plan, uint32_t sample) {
-  int32_t low = 0;
-  int32_t high = plan.tensor_count - 1;
-  while (low < high) {
-    const int32_t middle = (low + high + 1) / 2;
-    if (plan.tensors[middle].first_sample <= sample)
-      low = middle;
-    else
-      high = middle - 1;
-  }
-  return low;
+  return last_tensor_from(plan, &TensorPlan::first_sample, sample);
 }
 
 // Shape of chunk `own` of a tensor.

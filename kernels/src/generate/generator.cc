@@ -36,11 +36,7 @@ void check_request(const cov_model_shape& shape, const cov_generate_request& r,
     throw Failure{cov_error(COV_OUT_OF_RANGE,
                             "request %d: prompt %d + max_new_tokens %d exceeds max_positions %d", i,
                             r.prompt_length, r.max_new_tokens, shape.max_positions)};
-  if (!sampler_options_valid({r.temperature, r.top_k, r.top_p}))
-    throw Failure{cov_error(COV_INVALID_ARGUMENT,
-                            "request %d: temperature must be 0 or in [1e-4, 1e4], top_k >= 0, "
-                            "top_p in [0, 1]",
-                            i)};
+  check_sampling({r.temperature, r.top_k, r.top_p}, i);
   if (r.stop_token_count < 0 || r.stop_token_count > kStopTokensMax ||
       (r.stop_token_count > 0 && r.stop_tokens == nullptr))
     throw Failure{

@@ -34,11 +34,7 @@ void check_requests(const cov_model& model, const cov_replay_request* requests, 
       throw Failure{cov_error(COV_OUT_OF_RANGE,
                               "request %d: %d + %d tokens exceed max_positions %d", i,
                               r.prompt_length, r.completion_length, model.shape.max_positions)};
-    if (!sampler_options_valid({r.temperature, r.top_k, r.top_p}))
-      throw Failure{cov_error(COV_INVALID_ARGUMENT,
-                              "request %d: temperature must be 0 or in [1e-4, 1e4], top_k >= 0, "
-                              "top_p in [0, 1]",
-                              i)};
+    check_sampling({r.temperature, r.top_k, r.top_p}, i);
     check_tokens(model.shape, r.prompt, r.prompt_length, "prompt token");
     check_tokens(model.shape, r.completion, r.completion_length, "completion token");
   }

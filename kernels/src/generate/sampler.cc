@@ -5,14 +5,19 @@
 #include <numeric>
 
 #include "engine/isa/table.h"
+#include "engine/memory.h"
 #include "generate/kernels.h"
 
 namespace covenant {
 
-bool sampler_options_valid(const SamplerOptions& o) {
+void check_sampling(const SamplerOptions& o, int32_t request) {
   const bool temperature =
       o.temperature == 0.0f || (o.temperature >= 1e-4f && o.temperature <= 1e4f);
-  return temperature && o.top_k >= 0 && o.top_p >= 0.0f && o.top_p <= 1.0f;
+  if (temperature && o.top_k >= 0 && o.top_p >= 0.0f && o.top_p <= 1.0f) return;
+  throw Failure{cov_error(COV_INVALID_ARGUMENT,
+                          "request %d: temperature must be 0 or in [1e-4, 1e4], top_k >= 0, "
+                          "top_p in [0, 1]",
+                          request)};
 }
 
 Sampler::Sampler(int64_t vocab)

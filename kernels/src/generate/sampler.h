@@ -13,9 +13,9 @@ struct SamplerOptions {
   float top_p;
 };
 
-// True when the options are in their ranges: temperature 0 or [1e-4, 1e4], top_k >= 0, top_p in
-// [0, 1] (0 means 1).
-bool sampler_options_valid(const SamplerOptions& options);
+// Throws Failure, naming the request, unless the options are in their ranges: temperature 0 or
+// [1e-4, 1e4], top_k >= 0, top_p in [0, 1] (0 means 1).
+void check_sampling(const SamplerOptions& options, int32_t request);
 
 // The distribution of one position after temperature, top-k and top-p.
 class Sampler {

@@ -1,12 +1,14 @@
 // The same as gather_avx512.cc with eight lanes: lists are made by extracting bytes by mask.
 //
-// No inline function from a header is used, because the linker could give its code to callers
+// No inline function with external linkage is used, because the linker could give its code to callers
 // without this instruction set.
 #include "sparse/gather.h"
 
 #if defined(__x86_64__)
 
 #include <immintrin.h>
+
+#include "sparse/threshold.h"
 
 namespace covenant::sparse {
 namespace {
@@ -156,28 +158,14 @@ uint32_t gather_avx2(const float* base, const float* current, float beta, float*
     for (int32_t j = 0; j < n; ++j) indices[j] = static_cast<uint16_t>(j);
     return largest;
   }
-  uint32_t high = largest + 1;  // fewer than `kept` keys are at or above it
-  int32_t at_high = 0;
-  bool exact = count == kept;
-  // The threshold is likely near that of the call before, so the bracket grows from there.
-  uint32_t middle = *hint + kHintMargin;
-  for (uint32_t step = 1u << 17; !exact && high - low > 1; step <<= 1) {
-    if (middle <= low || middle >= high) middle = low + (high - low) / 2;
-    const int32_t above = count_at_least(keys, vectors, middle);
-    if (above < kept) {
-      high = middle;
-      at_high = above;
-      middle = step < high ? high - step : 0;
-    } else {
-      low = middle;
-      exact = above == kept;
-      middle = low + step;
-    }
-  }
-  if (exact) {
+  Bracket bracket{low, largest + 1, 0, count == kept};
+  narrow(bracket, kept, *hint + kHintMargin,
+         [&](uint32_t bound) { return count_at_least(keys, vectors, bound); });
+  low = bracket.low;
+  if (bracket.exact) {
     emit(list, keys, vectors, low - 1, 0, indices);
   } else {
-    emit(list, keys, vectors, low, static_cast<uint32_t>(kept - at_high), indices);
+    emit(list, keys, vectors, low, static_cast<uint32_t>(kept - bracket.at_high), indices);
   }
   *hint = low > kHintMargin ? low - kHintMargin : 0;
   return largest;
