@@ -16,7 +16,7 @@ import type { Outcome } from "./outcome.ts";
 import { type Proposal, proposeRound } from "./propose-round.ts";
 import { collectSignatures } from "./quorum.ts";
 import { type RoundScores, scoreRound } from "./score-round.ts";
-import { verifiedOutcome } from "./sign-manifest.ts";
+import { verifiedOutcome } from "./verify-manifest.ts";
 import type { Tip } from "./tip.ts";
 
 /** A scored round, ready to be made final. */
