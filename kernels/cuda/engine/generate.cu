@@ -108,7 +108,9 @@ class Generation {
     const int32_t* const positions = put(positions_);
     const int32_t* const slots = put(rows_slots_);
     const int32_t* const last = put(last_);
-    model_.forward_layers(tokens, positions, rows, activations_,
+    embed(model_.stream(), model_.state(COV_PARAMETERS), tokens, rows, model_.layout().d,
+          activations_.layers[0].x);
+    model_.forward_layers(positions, rows, activations_,
                           [&](int64_t layer, const float* qkv, float* out, float*) {
                             const CacheLayer cache = {l.attention, cache_.data() + layer * layer_size_,
                                                       capacity_};

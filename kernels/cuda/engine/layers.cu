@@ -1,6 +1,5 @@
 // Forward and backward through the decoder layers (src/engine/layers.cc).
 #include "engine/attention.cuh"
-#include "engine/embedding.cuh"
 #include "engine/math.cuh"
 #include "engine/model.cuh"
 #include "engine/rmsnorm.cuh"
@@ -73,18 +72,17 @@ void Activations::reserve(Device& device, const Layout& l, int64_t rows, bool sh
 
 void Model::forward_layers(const Group& group, const Activations& activations) {
   const AttentionRows attended = {layout_.attention, group.sequences, group.length};
-  forward_layers(group.tokens, group.positions, group.rows(), activations,
+  forward_layers(group.positions, group.rows(), activations,
                  [&](int64_t, const float* qkv, float* out, float* lse) {
                    attention(device_, attended, layout_.compute, qkv, out, lse);
                  });
 }
 
-void Model::forward_layers(const int32_t* tokens, const int32_t* positions, int64_t rows,
-                           const Activations& activations, const Attend& attend) {
+void Model::forward_layers(const int32_t* positions, int64_t rows, const Activations& activations,
+                           const Attend& attend) {
   const Layout& l = layout_;
   const int64_t d = l.d;
   const float* const p = state(COV_PARAMETERS);
-  embed(stream(), p, tokens, rows, d, activations.layers[0].x);
   for (int64_t layer = 0; layer < l.layers; ++layer) {
     const Activations::Layer& a = activations.layers[static_cast<size_t>(layer)];
     float* const next = layer + 1 < l.layers ? activations.layers[static_cast<size_t>(layer + 1)].x
@@ -146,8 +144,6 @@ void Model::backward_layers(const Group& group, const Activations& activations, 
     rmsnorm_backward(stream(), a.x, nullptr, p + l.norm1(layer), a.r1, dn, dx, rows, d, dx,
                      g + l.norm1(layer), partials);
   }
-  embed_backward(stream(), dx, group.bucket_tokens, group.bucket_starts, group.bucket_rows,
-                 group.buckets, d, g);
 }
 
 }  // namespace covenant::cuda

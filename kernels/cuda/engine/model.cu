@@ -8,8 +8,8 @@
 
 namespace covenant::cuda {
 
-Model::Model(Device& device, const cov_model_shape& shape, Compute compute)
-    : device_(device), shape_(shape), layout_(shape, compute), count_(cov_parameter_count(&shape)) {
+Model::Model(Device& device, const cov_model_shape& shape, Slice slice)
+    : device_(device), shape_(shape), slice_(std::move(slice)) {
   state(COV_PARAMETERS);
   non_finite_ = Buffer<int32_t>(device, 1);
   if (bf16()) shadow_ = Buffer<uint16_t>(device, count_);

@@ -11,6 +11,7 @@
 #include "engine/model.h"
 #include "engine/operand.cuh"
 #include "engine/optimizer.cuh"
+#include "engine/slice.cuh"
 #include "runtime/device.h"
 
 namespace covenant::cuda {
@@ -52,10 +53,14 @@ struct KeptGroup {
 
 class Model {
  public:
-  Model(Device& device, const cov_model_shape& shape, Compute compute);
+  Model(Device& device, const cov_model_shape& shape, Compute compute)
+      : Model(device, shape, Slice::whole(shape, compute)) {}
+  // Holds a slice only: what works on the whole model (forward, train_step, generate) is not for it.
+  Model(Device& device, const cov_model_shape& shape, Slice slice);
 
   Device& device() const { return device_; }
   Stream stream() const { return device_.stream(); }
+  const Slice& slice() const { return slice_; }
   const Layout& layout() const { return layout_; }
   const cov_model_shape& shape() const { return shape_; }
   uint64_t parameter_count() const { return count_; }
@@ -84,16 +89,37 @@ class Model {
   // x as the products read it: itself, or rounded to `rounded`.
   Rows operand(float* x, int64_t count, uint16_t* rounded);
 
-  // Embedding and all layers; leaves activations.last. The attention of a layer, from (q | k | v) to
-  // output and lse, is the caller's affair.
+  // All layers, from activations.layers[0].x to activations.last. The attention of a layer, from
+  // (q | k | v) to output and lse, is the caller's affair.
   using Attend = std::function<void(int64_t layer, const float* qkv, float* out, float* lse)>;
-  void forward_layers(const int32_t* tokens, const int32_t* positions, int64_t rows,
-                      const Activations& activations, const Attend& attend);
+  void forward_layers(const int32_t* positions, int64_t rows, const Activations& activations,
+                      const Attend& attend);
   void forward_layers(const Group& group, const Activations& activations);
   // Final norm and logits (rows, vocab) of rows of `last` given by index.
   void logits(const float* last, const int32_t* index, int64_t rows, float* out);
-  // From dx, the gradient at activations.last, through all layers to the embedding.
+  // From dx, the gradient at activations.last, through all layers to the gradient at layers[0].x.
   void backward_layers(const Group& group, const Activations& activations, float* dx);
+
+  // By scored row, on the device.
+  struct HeadResults {
+    float *log_probs, *entropy;
+  };
+  // Final norm, logits and scores; with `backward` also dx += the gradient at activations.last, by
+  // coefficients (scored rows, on the device) or, without them, `constant`.
+  void head(const Group& group, const Activations& activations, float inverse_temperature,
+            const HeadResults& results, bool backward, const float* coefficients, float constant,
+            float* dx);
+  // Sequences of one group.
+  int64_t group_sequences(int64_t length) const;
+  void clear_non_finite();
+  // Waits, and raises COV_NON_FINITE when logits since clear_non_finite() were not finite.
+  void check_finite();
+  // Allocates what a step needs.
+  void prepare_step();
+  // Sums of squares of the chunks of kAdamwChunk gradients; waits for them.
+  std::vector<double> gradient_sums();
+  // AdamW from the gradients, whose norm is `norm`, without waiting for it.
+  void apply_gradients(const cov_adamw_options& options, double norm);
 
   void forward(const cov_batch& batch, const cov_device_forward_options& options,
                const cov_device_forward_output& output);
@@ -106,24 +132,18 @@ class Model {
   void drop_kept() { kept_.clear(); }
 
  private:
-  struct HeadResults {
-    float *log_probs, *entropy;  // by scored row
-  };
   template <typename T>
   void run(const Product<T>& product);
-  int64_t group_sequences(int64_t length) const;
   int64_t head_rows() const;
-  void head(const Group& group, const Activations& activations, float inverse_temperature,
-            const HeadResults& results, bool backward, const float* coefficients, float constant,
-            float* dx);
   void backward_group(const Group& group, const Activations& activations, float inverse_temperature,
                       const float* coefficients, float constant, float* log_probs);
-  void check_finite();
+  void make_ranges();
 
   Device& device_;
   cov_model_shape shape_;
-  Layout layout_;
-  uint64_t count_;
+  Slice slice_;
+  const Layout& layout_ = slice_.layout;
+  uint64_t count_ = slice_.count;
   Buffer<float> states_[4];
   Buffer<uint16_t> shadow_;  // parameters in bf16
   bool shadow_fresh_ = false;

@@ -60,6 +60,8 @@ int64_t Model::head_rows() const {
   return head_chunk_rows(layout_.vocab);
 }
 
+void Model::clear_non_finite() { device_.fill_zero(non_finite_.data(), sizeof(int32_t)); }
+
 void Model::check_finite() {
   int32_t found = 0;
   device_.download(&found, non_finite_.data(), sizeof found);
@@ -120,7 +122,7 @@ void Model::forward(const cov_batch& batch, const cov_device_forward_options& op
   const int64_t each = group_sequences(length);
   const float inverse = 1.0f / (options.temperature == 0.0f ? 1.0f : options.temperature);
   prepare(length);
-  device_.fill_zero(non_finite_.data(), sizeof(int32_t));
+  clear_non_finite();
   if (output.log_probs != nullptr) std::fill_n(output.log_probs, count, 0.0f);
   if (output.entropy != nullptr) std::fill_n(output.entropy, count, 0.0f);
   try {
@@ -129,6 +131,8 @@ void Model::forward(const cov_batch& batch, const cov_device_forward_options& op
       make_group(device_, batch, first, std::min<int64_t>(each, batch.sequences - first), one.group);
       Activations& activations = options.keep_activations ? one.activations : activations_;
       activations.reserve(device_, layout_, one.group.rows(), !options.keep_activations);
+      embed(stream(), state(COV_PARAMETERS), one.group.tokens, one.group.rows(), layout_.d,
+            activations.layers[0].x);
       forward_layers(one.group, activations);
       const Arena::Scope scope(device_.scratch());
       const uint64_t scored = static_cast<uint64_t>(one.group.scored);
@@ -174,6 +178,8 @@ void Model::backward_group(const Group& group, const Activations& activations,
   head(group, activations, inverse_temperature, {device_log_probs, entropy}, true,
        device_coefficients, constant, dx);
   backward_layers(group, activations, dx);
+  embed_backward(stream(), dx, group.bucket_tokens, group.bucket_starts, group.bucket_rows,
+                 group.buckets, layout_.d, state(COV_GRADIENTS));
   device_.download(values.data(), device_log_probs, scored * sizeof(float));
   check_finite();
   if (log_probs == nullptr) return;
@@ -194,43 +200,63 @@ void Model::backward(const float* coefficients, uint64_t count) {
                    nullptr);
 }
 
-double Model::optimizer_step(const cov_adamw_options& options) {
-  drop_kept();
-  float* const g = state(COV_GRADIENTS);
-  float* const m = state(COV_FIRST_MOMENT);
-  float* const v = state(COV_SECOND_MOMENT);
-  if (ranges_.data() == nullptr) {
-    std::vector<cov_tensor_info> tensors(static_cast<size_t>(cov_tensor_count(&shape_)));
-    require(cov_tensor_table(&shape_, tensors.data(), static_cast<int32_t>(tensors.size())));
-    std::vector<AdamwRange> ranges;
-    for (const cov_tensor_info& tensor : tensors)
+void Model::make_ranges() {
+  if (ranges_.data() != nullptr) return;
+  std::vector<cov_tensor_info> tensors(static_cast<size_t>(cov_tensor_count(&shape_)));
+  require(cov_tensor_table(&shape_, tensors.data(), static_cast<int32_t>(tensors.size())));
+  std::vector<AdamwRange> ranges;
+  for (const Slice::Part& part : slice_.parts) {
+    for (const cov_tensor_info& tensor : tensors) {
+      if (tensor.offset < part.global || tensor.offset >= part.global + part.count) continue;
+      const uint64_t start = part.local + (tensor.offset - part.global);
       for (uint64_t i = 0; i < tensor.length; i += kAdamwChunk)
-        ranges.push_back({static_cast<int64_t>(tensor.offset + i),
+        ranges.push_back({static_cast<int64_t>(start + i),
                           static_cast<int32_t>(std::min<uint64_t>(kAdamwChunk, tensor.length - i)),
                           tensor.rank == 2});
-    ranges_ = Buffer<AdamwRange>(device_, ranges.size());
-    device_.upload(ranges_.data(), ranges.data(), ranges.size() * sizeof(AdamwRange));
-    device_.finish();
+    }
   }
+  Buffer<AdamwRange> made(device_, ranges.size());
+  device_.upload(made.data(), ranges.data(), ranges.size() * sizeof(AdamwRange));
+  device_.finish();
+  ranges_ = std::move(made);
+}
+
+std::vector<double> Model::gradient_sums() {
   const Arena::Scope scope(device_.scratch());
   std::vector<double> sums((count_ + kAdamwChunk - 1) / kAdamwChunk);
   double* const device_sums = device_.scratch().take<double>(sums.size());
-  square_sums(stream(), g, static_cast<int64_t>(count_), device_sums);
+  square_sums(stream(), state(COV_GRADIENTS), static_cast<int64_t>(count_), device_sums);
   device_.download(sums.data(), device_sums, sums.size() * sizeof(double));
   device_.finish();
+  return sums;
+}
+
+void Model::apply_gradients(const cov_adamw_options& options, double norm) {
+  adamw(stream(), ranges_.data(), static_cast<int64_t>(ranges_.count()), state(COV_PARAMETERS),
+        state(COV_GRADIENTS), state(COV_FIRST_MOMENT), state(COV_SECOND_MOMENT), shadow_.data(),
+        adamw_scalars(options, step_count + 1, norm));
+  shadow_fresh_ = true;
+  ++step_count;
+}
+
+void Model::prepare_step() {
+  for (cov_buffer which : {COV_GRADIENTS, COV_FIRST_MOMENT, COV_SECOND_MOMENT}) state(which);
+  make_ranges();
+}
+
+double Model::optimizer_step(const cov_adamw_options& options) {
+  drop_kept();
+  prepare_step();
   double total = 0.0;
-  for (const double sum : sums) total += sum;
+  for (const double sum : gradient_sums()) total += sum;
   const double norm = std::sqrt(total);
   if (!std::isfinite(norm)) {
     clear_gradients();
     device_.finish();
     raise(COV_NON_FINITE, "the gradient norm is not finite; no step was made");
   }
-  adamw(stream(), ranges_.data(), static_cast<int64_t>(ranges_.count()), state(COV_PARAMETERS), g, m,
-        v, shadow_.data(), adamw_scalars(options, step_count + 1, norm));
+  apply_gradients(options, norm);
   device_.finish();
-  shadow_fresh_ = true;
-  ++step_count;
   return norm;
 }
 
@@ -242,9 +268,9 @@ void Model::train_step(const cov_batch& batch, const cov_adamw_options& options,
   const int64_t scored = std::count_if(batch.targets, batch.targets + count,
                                        [](int32_t target) { return target >= 0; });
   if (scored == 0) raise(COV_INVALID_ARGUMENT, "no position of the batch is scored");
-  for (cov_buffer which : {COV_GRADIENTS, COV_FIRST_MOMENT, COV_SECOND_MOMENT}) state(which);
+  prepare_step();
   prepare(length);
-  device_.fill_zero(non_finite_.data(), sizeof(int32_t));
+  clear_non_finite();
   std::vector<float> log_probs(static_cast<size_t>(count), 0.0f);
   const float coefficient = static_cast<float>(-1.0 / static_cast<double>(scored));
   try {
@@ -252,6 +278,8 @@ void Model::train_step(const cov_batch& batch, const cov_adamw_options& options,
       Group group;
       make_group(device_, batch, first, std::min<int64_t>(each, batch.sequences - first), group);
       activations_.reserve(device_, layout_, group.rows(), false);
+      embed(stream(), state(COV_PARAMETERS), group.tokens, group.rows(), layout_.d,
+            activations_.layers[0].x);
       forward_layers(group, activations_);
       backward_group(group, activations_, 1.0f, nullptr, coefficient, log_probs.data());
     }
