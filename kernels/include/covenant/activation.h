@@ -20,12 +20,13 @@
 // ---- Projections ---------------------------------------------------------------------------
 //
 // basis A (width x rank, row-major) with orthonormal columns; optional table E (vocab x width):
-//   encode  z = (x - E[token])·A        decode  y = z·A^T + E[token]
+//   encode  z = (x - E[token])·A        decode  y = E[token] + z·A^T
 // Sender and receiver may have different tables. With a fixed A this is the codec of subspace
 // networks: lossless when x - E[token] lies in the span of A. With a learned A both ends add up
 //   receiver: dz = dy·A, dA += dy^T·z, dE[token] += dy
 //   sender:   dx = dz·A^T, dA += (x - E[token])^T·dz, dE[token] -= dx
-// and cov_projection_step moves A along the Stiefel manifold. z goes over the wire as it is or by a
+// each sum one chain of fused multiply-adds in the order of the index that is summed over (rows
+// ascending), begun from what is added to. cov_projection_step moves A along the Stiefel manifold. z goes over the wire as it is or by a
 // quantising codec.
 #ifndef COVENANT_ACTIVATION_H
 #define COVENANT_ACTIVATION_H

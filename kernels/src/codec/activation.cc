@@ -1,4 +1,4 @@
-#include "covenant/activation.h"
+#include "codec/activation.h"
 
 #include <algorithm>
 #include <atomic>
@@ -15,12 +15,14 @@
 namespace {
 
 using covenant::ThreadPool;
+using covenant::codec::activation_row_bytes;
+using covenant::codec::kActivationMax;
 using covenant::sparse::load_u16;
 using covenant::sparse::load_u32;
 using covenant::sparse::store_u16;
 using covenant::sparse::store_u32;
 
-constexpr int32_t kBlock = 64;
+constexpr int32_t kBlock = covenant::codec::kActivationBlock;
 constexpr int32_t kRowsPerTask = 16;
 
 float from_bf16(uint16_t bits) { return std::bit_cast<float>(static_cast<uint32_t>(bits) << 16); }
@@ -49,19 +51,6 @@ void hadamard(float* values) {
   for (int32_t i = 0; i < kBlock; ++i) values[i] *= 0.125f;
 }
 
-uint64_t row_bytes(int32_t kind, int32_t width) {
-  const auto w = static_cast<uint64_t>(width);
-  const uint64_t blocks = (w + kBlock - 1) / kBlock;
-  switch (kind) {
-    case COV_ACTIVATION_BF16:
-      return 2 * w;
-    case COV_ACTIVATION_INT8:
-      return 2 * blocks + w;
-    default:
-      return blocks * (2 + kBlock / 2);
-  }
-}
-
 float largest_of(const float* values, int32_t n) {
   uint32_t largest = 0;
   for (int32_t i = 0; i < n; ++i)
@@ -72,7 +61,7 @@ float largest_of(const float* values, int32_t n) {
 // Codes of n values up to `most`; false when a value is not finite or the scale would not be.
 bool quantise(const float* values, int32_t n, int32_t most, uint8_t* scale, int8_t* codes) {
   const float largest = largest_of(values, n);
-  if (!(largest <= 3.38e38f)) return false;
+  if (!(largest <= kActivationMax)) return false;
   const uint16_t bits = bf16_above(largest / static_cast<float>(most));
   const float step = from_bf16(bits);
   store_u16(scale, bits);
@@ -129,8 +118,7 @@ bool decode_row(int32_t kind, const uint8_t* in, int32_t width, float* values) {
   for (int32_t at = 0; at < width; at += kBlock) {
     const int32_t n = std::min(kBlock, width - at);
     const uint16_t bits = load_u16(in);
-    // Largest scale: what the largest value that is encoded gives.
-    if (bits > bf16_above(3.38e38f / static_cast<float>(most))) return false;
+    if (bits > covenant::codec::activation_scale_max(most)) return false;
     const float step = from_bf16(bits);
     float block[kBlock];
     const int32_t coded = kind == COV_ACTIVATION_INT8 ? n : kBlock;
@@ -149,15 +137,6 @@ bool decode_row(int32_t kind, const uint8_t* in, int32_t width, float* values) {
   return good;
 }
 
-cov_status check_shape(int32_t kind, int32_t rows, int32_t width) {
-  if (kind < COV_ACTIVATION_BF16 || kind > COV_ACTIVATION_INT4)
-    return cov_error(COV_INVALID_ARGUMENT, "activation codec %d is not known", kind);
-  if (rows < 0 || width < 1 || width > COV_ACTIVATION_WIDTH_MAX ||
-      static_cast<int64_t>(rows) * width > COV_ACTIVATION_VALUES_MAX)
-    return cov_error(COV_INVALID_ARGUMENT, "%d rows of %d values are not possible", rows, width);
-  return cov_ok();
-}
-
 // Runs body(row) for all rows; false when it was false for some.
 template <typename Body>
 bool for_rows(int32_t rows, int32_t threads, const Body& body) {
@@ -173,14 +152,23 @@ bool for_rows(int32_t rows, int32_t threads, const Body& body) {
 
 }  // namespace
 
-cov_status cov_activation_size(int32_t kind, int32_t rows, int32_t width, uint64_t* bytes) {
-  if (cov_status status = check_shape(kind, rows, width); status.code != COV_OK) return status;
-  *bytes = COV_ACTIVATION_HEADER_BYTES + static_cast<uint64_t>(rows) * row_bytes(kind, width);
-  return cov_ok();
+namespace covenant::codec {
+
+uint64_t activation_row_bytes(int32_t kind, int32_t width) {
+  const auto w = static_cast<uint64_t>(width);
+  const uint64_t blocks = (w + kBlock - 1) / kBlock;
+  switch (kind) {
+    case COV_ACTIVATION_BF16:
+      return 2 * w;
+    case COV_ACTIVATION_INT8:
+      return 2 * blocks + w;
+    default:
+      return blocks * (2 + kBlock / 2);
+  }
 }
 
-cov_status cov_activation_encode(int32_t kind, const float* values, int32_t rows, int32_t width,
-                                 int32_t threads, uint8_t* payload, uint64_t payload_bytes) {
+cov_status begin_activation(int32_t kind, int32_t rows, int32_t width, uint8_t* payload,
+                            uint64_t payload_bytes) {
   uint64_t wanted = 0;
   if (cov_status status = cov_activation_size(kind, rows, width, &wanted); status.code != COV_OK)
     return status;
@@ -192,17 +180,11 @@ cov_status cov_activation_encode(int32_t kind, const float* values, int32_t rows
   store_u32(payload + 4, static_cast<uint32_t>(kind));
   store_u32(payload + 8, static_cast<uint32_t>(rows));
   store_u32(payload + 12, static_cast<uint32_t>(width));
-  const uint64_t stride = row_bytes(kind, width);
-  const bool finite = for_rows(rows, threads, [&](int32_t row) {
-    return encode_row(kind, values + static_cast<int64_t>(row) * width, width,
-                      payload + COV_ACTIVATION_HEADER_BYTES + static_cast<uint64_t>(row) * stride);
-  });
-  return finite ? cov_ok()
-                : cov_error(COV_NON_FINITE, "an activation is NaN, infinite or too large");
+  return cov_ok();
 }
 
-cov_status cov_activation_decode(int32_t kind, const uint8_t* payload, uint64_t payload_bytes,
-                                 int32_t rows, int32_t width, int32_t threads, float* values) {
+cov_status check_activation(int32_t kind, int32_t rows, int32_t width, const uint8_t* payload,
+                            uint64_t payload_bytes) {
   uint64_t wanted = 0;
   if (cov_status status = cov_activation_size(kind, rows, width, &wanted); status.code != COV_OK)
     return status;
@@ -214,11 +196,57 @@ cov_status cov_activation_decode(int32_t kind, const uint8_t* payload, uint64_t 
       load_u32(payload + 8) != static_cast<uint32_t>(rows) ||
       load_u32(payload + 12) != static_cast<uint32_t>(width))
     return cov_error(COV_MALFORMED, "activations of another format, kind or shape than agreed");
-  const uint64_t stride = row_bytes(kind, width);
+  return cov_ok();
+}
+
+uint32_t activation_scale_max(int32_t most) {
+  return bf16_above(kActivationMax / static_cast<float>(most));
+}
+
+cov_status activation_not_finite() {
+  return cov_error(COV_NON_FINITE, "an activation is NaN, infinite or too large");
+}
+
+cov_status activation_out_of_range() {
+  return cov_error(COV_MALFORMED, "activations with a scale or code out of range");
+}
+
+}  // namespace covenant::codec
+
+cov_status cov_activation_size(int32_t kind, int32_t rows, int32_t width, uint64_t* bytes) {
+  if (kind < COV_ACTIVATION_BF16 || kind > COV_ACTIVATION_INT4)
+    return cov_error(COV_INVALID_ARGUMENT, "activation codec %d is not known", kind);
+  if (rows < 0 || width < 1 || width > COV_ACTIVATION_WIDTH_MAX ||
+      static_cast<int64_t>(rows) * width > COV_ACTIVATION_VALUES_MAX)
+    return cov_error(COV_INVALID_ARGUMENT, "%d rows of %d values are not possible", rows, width);
+  *bytes = COV_ACTIVATION_HEADER_BYTES +
+           static_cast<uint64_t>(rows) * activation_row_bytes(kind, width);
+  return cov_ok();
+}
+
+cov_status cov_activation_encode(int32_t kind, const float* values, int32_t rows, int32_t width,
+                                 int32_t threads, uint8_t* payload, uint64_t payload_bytes) {
+  const cov_status status =
+      covenant::codec::begin_activation(kind, rows, width, payload, payload_bytes);
+  if (status.code != COV_OK) return status;
+  const uint64_t stride = activation_row_bytes(kind, width);
+  const bool finite = for_rows(rows, threads, [&](int32_t row) {
+    return encode_row(kind, values + static_cast<int64_t>(row) * width, width,
+                      payload + COV_ACTIVATION_HEADER_BYTES + static_cast<uint64_t>(row) * stride);
+  });
+  return finite ? cov_ok() : covenant::codec::activation_not_finite();
+}
+
+cov_status cov_activation_decode(int32_t kind, const uint8_t* payload, uint64_t payload_bytes,
+                                 int32_t rows, int32_t width, int32_t threads, float* values) {
+  const cov_status status =
+      covenant::codec::check_activation(kind, rows, width, payload, payload_bytes);
+  if (status.code != COV_OK) return status;
+  const uint64_t stride = activation_row_bytes(kind, width);
   const bool good = for_rows(rows, threads, [&](int32_t row) {
     return decode_row(kind,
                       payload + COV_ACTIVATION_HEADER_BYTES + static_cast<uint64_t>(row) * stride,
                       width, values + static_cast<int64_t>(row) * width);
   });
-  return good ? cov_ok() : cov_error(COV_MALFORMED, "activations with a scale or code out of range");
+  return good ? cov_ok() : covenant::codec::activation_out_of_range();
 }

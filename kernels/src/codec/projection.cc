@@ -1,41 +1,62 @@
+// Projections into a subspace: three products of the engine, and the rows of a table.
+#include "codec/projection.h"
+
 #include <algorithm>
 #include <cmath>
 #include <cstring>
-#include <new>
 #include <vector>
 
 #include "core/thread_pool.h"
-#include "covenant/activation.h"
 #include "covenant/model.h"
 #include "covenant/rng.h"
+#include "engine/gemm.h"
+#include "engine/memory.h"
+#include "engine/model.h"
 
 namespace {
 
+using covenant::Buffer;
+using covenant::Compute;
+using covenant::Memory;
+using covenant::PackedMatrix;
 using covenant::ThreadPool;
 
-constexpr int32_t kRowsPerTask = 8;
-constexpr int32_t kColumnsPerTask = 16;
+constexpr int32_t kRowsAtOnce = 512;  // bounds the memory for x - E[token]
+constexpr int32_t kRowsPerTask = 16;
+constexpr int32_t kColumnsPerTask = 64;
 
-cov_status check(const cov_projection& projection, const int32_t* tokens, int32_t rows) {
-  if (projection.width < 1 || projection.width > COV_ACTIVATION_WIDTH_MAX || projection.rank < 1 ||
-      projection.rank > projection.width || rows < 0) {
-    return cov_error(COV_INVALID_ARGUMENT, "%d rows, width %d, rank %d are not possible", rows,
-                     projection.width, projection.rank);
-  }
-  if (projection.basis == nullptr) return cov_error(COV_INVALID_ARGUMENT, "the basis is missing");
-  if (projection.table == nullptr) return cov_ok();
-  if (tokens == nullptr && rows > 0)
-    return cov_error(COV_INVALID_ARGUMENT, "a projection with a table needs tokens");
-  for (int32_t row = 0; row < rows; ++row) {
-    if (tokens[row] < 0 || tokens[row] >= projection.vocab) {
-      return cov_error(COV_OUT_OF_RANGE, "token %d of row %d; the table has %d", tokens[row], row,
-                       projection.vocab);
-    }
-  }
-  return cov_ok();
-}
+// One call: threads and memory.
+struct Work {
+  const cov_projection& p;
+  ThreadPool pool;
+  Memory memory{0};
+  Buffer<char> packed;
 
-int threads_or_default(int32_t threads) { return threads > 0 ? threads : cov_default_threads(); }
+  Work(const cov_projection& projection, int32_t threads)
+      : p(projection), pool(threads > 0 ? threads : cov_default_threads()) {}
+
+  const float* table_row(int32_t token) const {
+    return p.table + static_cast<int64_t>(token) * p.width;
+  }
+  PackedMatrix reserve(int64_t k, int64_t n) {
+    return {Compute::kF32, k, n,
+            packed.reserve(memory, covenant::packed_bytes(Compute::kF32, k, n))};
+  }
+  // The basis as right-hand side of v·A and of z·A^T.
+  PackedMatrix to_rank() {
+    PackedMatrix m = reserve(p.width, p.rank);
+    covenant::pack_backward(pool, p.basis, m);
+    return m;
+  }
+  PackedMatrix from_rank() {
+    PackedMatrix m = reserve(p.rank, p.width);
+    covenant::pack_forward(pool, p.basis, m);
+    return m;
+  }
+};
+
+// The engine reads its left-hand sides through a pointer that others write by.
+covenant::Operand operand(const float* x) { return {const_cast<float*>(x), nullptr}; }
 
 template <typename Body>
 void for_each(ThreadPool& pool, int32_t count, int32_t per_task, const Body& body) {
@@ -45,54 +66,43 @@ void for_each(ThreadPool& pool, int32_t count, int32_t per_task, const Body& bod
   });
 }
 
-// out[rank] = sum over i, ascending, of v_i·A[i]; v_i = x_i - e_i where there is an e.
-void to_rank(const cov_projection& p, const float* x, const float* e, float* out) {
-  std::fill_n(out, p.rank, 0.0f);
-  for (int32_t i = 0; i < p.width; ++i) {
-    const float value = e != nullptr ? x[i] - e[i] : x[i];
-    const float* const row = p.basis + static_cast<int64_t>(i) * p.rank;
-    for (int32_t k = 0; k < p.rank; ++k) out[k] = out[k] + value * row[k];
+// Calls body(first, rows, v) for parts of x, v being x - E[token], or x itself without a table.
+template <typename Body>
+void for_centred(Work& work, const float* x, const int32_t* tokens, int32_t rows,
+                 const Body& body) {
+  const int64_t width = work.p.width;
+  if (work.p.table == nullptr) return body(0, rows, x);
+  Buffer<float> centred(work.memory, int64_t{std::min(rows, kRowsAtOnce)} * width);
+  for (int32_t first = 0; first < rows; first += kRowsAtOnce) {
+    const int32_t here = std::min(kRowsAtOnce, rows - first);
+    for_each(work.pool, here, kRowsPerTask, [&](int32_t row) {
+      const float* const e = work.table_row(tokens[first + row]);
+      const float* const from = x + (first + row) * width;
+      float* const to = centred.data() + row * width;
+      for (int64_t i = 0; i < width; ++i) to[i] = from[i] - e[i];
+    });
+    body(first, here, centred.data());
   }
 }
 
-// sum over k of z_k·A[i][k], in sixteen partial sums of every sixteenth term, added in pairs.
-float dot_rank(const float* z, const float* row, int32_t rank) {
-  float sums[16] = {};
-  int32_t k = 0;
-  for (; k + 16 <= rank; k += 16)
-    for (int32_t lane = 0; lane < 16; ++lane) sums[lane] = sums[lane] + z[k + lane] * row[k + lane];
-  for (int32_t lane = 0; k < rank; ++k, ++lane) sums[lane] = sums[lane] + z[k] * row[k];
-  for (int32_t half = 8; half > 0; half /= 2)
-    for (int32_t lane = 0; lane < half; ++lane) sums[lane] = sums[lane] + sums[lane + half];
-  return sums[0];
-}
-
-const float* table_row(const cov_projection& p, const int32_t* tokens, int32_t row) {
-  return p.table == nullptr ? nullptr : p.table + static_cast<int64_t>(tokens[row]) * p.width;
-}
-
-// d_basis[i] += sum over rows, ascending, of (x - e)_i·z: a task owns columns i, so no two meet.
-void add_outer(ThreadPool& pool, const cov_projection& p, const float* x, const int32_t* tokens,
-               const float* z, int32_t rows, float* d_basis) {
-  for_each(pool, p.width, kColumnsPerTask, [&](int32_t i) {
-    float* const out = d_basis + static_cast<int64_t>(i) * p.rank;
-    for (int32_t row = 0; row < rows; ++row) {
-      const float* const e = tokens != nullptr ? table_row(p, tokens, row) : nullptr;
-      float value = x[static_cast<int64_t>(row) * p.width + i];
-      if (e != nullptr) value = value - e[i];
-      const float* const own = z + static_cast<int64_t>(row) * p.rank;
-      for (int32_t k = 0; k < p.rank; ++k) out[k] = out[k] + value * own[k];
-    }
-  });
+// d_basis += v^T·z, one chain over the rows.
+void add_outer(Work& work, const float* v, const float* z, int32_t rows, float* d_basis) {
+  const int64_t size =
+      covenant::gradient_scratch_size(Compute::kF32, rows, work.p.width, work.pool.threads());
+  const Buffer<float> scratch(work.memory, size);
+  covenant::multiply_gradient(work.pool, Compute::kF32, operand(v), operand(z), rows, work.p.width,
+                              work.p.rank, d_basis, scratch.data());
 }
 
 // d_table[token] += sign·gradient, rows ascending; a task owns columns.
-void add_to_table(ThreadPool& pool, const cov_projection& p, const float* gradient,
-                  const int32_t* tokens, int32_t rows, float sign, float* d_table) {
-  for_each(pool, p.width, 64, [&](int32_t i) {
+void add_to_table(Work& work, const float* gradient, const int32_t* tokens, int32_t rows,
+                  float sign, float* d_table) {
+  const int64_t width = work.p.width;
+  work.pool.run((width + kColumnsPerTask - 1) / kColumnsPerTask, [&](int64_t task) {
+    const int64_t first = task * kColumnsPerTask, last = std::min(width, first + kColumnsPerTask);
     for (int32_t row = 0; row < rows; ++row) {
-      float& entry = d_table[static_cast<int64_t>(tokens[row]) * p.width + i];
-      entry = entry + sign * gradient[static_cast<int64_t>(row) * p.width + i];
+      float* const to = d_table + tokens[row] * width;
+      for (int64_t i = first; i < last; ++i) to[i] = to[i] + sign * gradient[row * width + i];
     }
   });
 }
@@ -124,33 +134,58 @@ bool orthonormalise(std::vector<double>& matrix, int32_t width, int32_t rank) {
 
 }  // namespace
 
+cov_status covenant::codec::check_projection(const cov_projection& projection,
+                                             const int32_t* tokens, int32_t rows) {
+  if (projection.width < 1 || projection.width > COV_ACTIVATION_WIDTH_MAX || projection.rank < 1 ||
+      projection.rank > projection.width || rows < 0) {
+    return cov_error(COV_INVALID_ARGUMENT, "%d rows, width %d, rank %d are not possible", rows,
+                     projection.width, projection.rank);
+  }
+  if (projection.basis == nullptr) return cov_error(COV_INVALID_ARGUMENT, "the basis is missing");
+  if (projection.table == nullptr) return cov_ok();
+  if (tokens == nullptr && rows > 0)
+    return cov_error(COV_INVALID_ARGUMENT, "a projection with a table needs tokens");
+  for (int32_t row = 0; row < rows; ++row) {
+    if (tokens[row] < 0 || tokens[row] >= projection.vocab) {
+      return cov_error(COV_OUT_OF_RANGE, "token %d of row %d; the table has %d", tokens[row], row,
+                       projection.vocab);
+    }
+  }
+  return cov_ok();
+}
+
+using covenant::codec::check_projection;
+
 cov_status cov_projection_encode(const cov_projection* projection, const float* x,
                                  const int32_t* tokens, int32_t rows, int32_t threads, float* z) {
   const cov_projection& p = *projection;
-  if (cov_status status = check(p, tokens, rows); status.code != COV_OK) return status;
-  ThreadPool pool(threads_or_default(threads));
-  for_each(pool, rows, kRowsPerTask, [&](int32_t row) {
-    to_rank(p, x + static_cast<int64_t>(row) * p.width, table_row(p, tokens, row),
-            z + static_cast<int64_t>(row) * p.rank);
+  if (cov_status status = check_projection(p, tokens, rows); status.code != COV_OK) return status;
+  return covenant::guarded([&] {
+    Work work(p, threads);
+    const PackedMatrix basis = work.to_rank();
+    for_centred(work, x, tokens, rows, [&](int32_t first, int32_t here, const float* v) {
+      covenant::multiply(work.pool, operand(v), here, basis, nullptr,
+                         z + static_cast<int64_t>(first) * p.rank);
+    });
+    return cov_ok();
   });
-  return cov_ok();
 }
 
 cov_status cov_projection_decode(const cov_projection* projection, const float* z,
                                  const int32_t* tokens, int32_t rows, int32_t threads, float* y) {
   const cov_projection& p = *projection;
-  if (cov_status status = check(p, tokens, rows); status.code != COV_OK) return status;
-  ThreadPool pool(threads_or_default(threads));
-  for_each(pool, rows, kRowsPerTask, [&](int32_t row) {
-    const float* const e = table_row(p, tokens, row);
-    const float* const own = z + static_cast<int64_t>(row) * p.rank;
-    float* const out = y + static_cast<int64_t>(row) * p.width;
-    for (int32_t i = 0; i < p.width; ++i) {
-      const float value = dot_rank(own, p.basis + static_cast<int64_t>(i) * p.rank, p.rank);
-      out[i] = e != nullptr ? value + e[i] : value;
+  if (cov_status status = check_projection(p, tokens, rows); status.code != COV_OK) return status;
+  return covenant::guarded([&] {
+    Work work(p, threads);
+    if (p.table != nullptr) {
+      for_each(work.pool, rows, kRowsPerTask, [&](int32_t row) {
+        std::copy_n(work.table_row(tokens[row]), p.width, y + static_cast<int64_t>(row) * p.width);
+      });
     }
+    covenant::multiply(work.pool, operand(z), rows, work.from_rank(),
+                       p.table != nullptr ? y : nullptr, y);
+    return cov_ok();
   });
-  return cov_ok();
 }
 
 cov_status cov_projection_decode_backward(const cov_projection* projection, const float* d_y,
@@ -158,16 +193,15 @@ cov_status cov_projection_decode_backward(const cov_projection* projection, cons
                                           int32_t threads, float* d_z, float* d_basis,
                                           float* d_table) {
   const cov_projection& p = *projection;
-  if (cov_status status = check(p, tokens, rows); status.code != COV_OK) return status;
-  ThreadPool pool(threads_or_default(threads));
-  for_each(pool, rows, kRowsPerTask, [&](int32_t row) {
-    to_rank(p, d_y + static_cast<int64_t>(row) * p.width, nullptr,
-            d_z + static_cast<int64_t>(row) * p.rank);
+  if (cov_status status = check_projection(p, tokens, rows); status.code != COV_OK) return status;
+  return covenant::guarded([&] {
+    Work work(p, threads);
+    covenant::multiply(work.pool, operand(d_y), rows, work.to_rank(), nullptr, d_z);
+    if (d_basis != nullptr) add_outer(work, d_y, z, rows, d_basis);
+    if (d_table != nullptr && p.table != nullptr)
+      add_to_table(work, d_y, tokens, rows, 1.0f, d_table);
+    return cov_ok();
   });
-  if (d_basis != nullptr) add_outer(pool, p, d_y, nullptr, z, rows, d_basis);
-  if (d_table != nullptr && p.table != nullptr)
-    add_to_table(pool, p, d_y, tokens, rows, 1.0f, d_table);
-  return cov_ok();
 }
 
 cov_status cov_projection_encode_backward(const cov_projection* projection, const float* d_z,
@@ -175,24 +209,24 @@ cov_status cov_projection_encode_backward(const cov_projection* projection, cons
                                           int32_t threads, float* d_x, float* d_basis,
                                           float* d_table) {
   const cov_projection& p = *projection;
-  if (cov_status status = check(p, tokens, rows); status.code != COV_OK) return status;
-  ThreadPool pool(threads_or_default(threads));
-  for_each(pool, rows, kRowsPerTask, [&](int32_t row) {
-    const float* const own = d_z + static_cast<int64_t>(row) * p.rank;
-    float* const out = d_x + static_cast<int64_t>(row) * p.width;
-    for (int32_t i = 0; i < p.width; ++i)
-      out[i] = dot_rank(own, p.basis + static_cast<int64_t>(i) * p.rank, p.rank);
+  if (cov_status status = check_projection(p, tokens, rows); status.code != COV_OK) return status;
+  return covenant::guarded([&] {
+    Work work(p, threads);
+    covenant::multiply(work.pool, operand(d_z), rows, work.from_rank(), nullptr, d_x);
+    if (d_basis != nullptr) {
+      for_centred(work, x, tokens, rows, [&](int32_t first, int32_t here, const float* v) {
+        add_outer(work, v, d_z + static_cast<int64_t>(first) * p.rank, here, d_basis);
+      });
+    }
+    if (d_table != nullptr && p.table != nullptr)
+      add_to_table(work, d_x, tokens, rows, -1.0f, d_table);
+    return cov_ok();
   });
-  if (d_basis != nullptr)
-    add_outer(pool, p, x, p.table != nullptr ? tokens : nullptr, d_z, rows, d_basis);
-  if (d_table != nullptr && p.table != nullptr)
-    add_to_table(pool, p, d_x, tokens, rows, -1.0f, d_table);
-  return cov_ok();
 }
 
 cov_status cov_projection_random_basis(uint64_t seed, int32_t width, int32_t rank, float* basis) {
   const cov_projection p = {basis, nullptr, width, rank, 0};
-  if (cov_status status = check(p, nullptr, 0); status.code != COV_OK) return status;
+  if (cov_status status = check_projection(p, nullptr, 0); status.code != COV_OK) return status;
   try {
     const size_t count = static_cast<size_t>(width) * static_cast<size_t>(rank);
     std::vector<double> matrix(count);
@@ -219,7 +253,7 @@ cov_status cov_projection_random_basis(uint64_t seed, int32_t width, int32_t ran
 cov_status cov_projection_step(float* basis, const float* gradient, float* momentum, int32_t width,
                                int32_t rank, float rate, float decay) {
   const cov_projection p = {basis, nullptr, width, rank, 0};
-  if (cov_status status = check(p, nullptr, 0); status.code != COV_OK) return status;
+  if (cov_status status = check_projection(p, nullptr, 0); status.code != COV_OK) return status;
   try {
     const auto r = static_cast<size_t>(rank);
     const auto w = static_cast<size_t>(width);
