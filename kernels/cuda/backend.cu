@@ -4,6 +4,7 @@
 #include <cstdio>
 #include <new>
 
+#include "codec/table.h"
 #include "engine/table.cuh"
 #include "hash/state_root.h"
 #include "rng/initial.h"
@@ -155,6 +156,7 @@ covenant_cuda_backend() {
   static const covenant::device::Backend table = {
       .version = covenant::device::kBackendVersion,
       .engine = &engine_table(),
+      .codec = &codec_table(),
       .count = count_devices,
       .info = describe,
       .open = open,

@@ -16,7 +16,7 @@ nvcc=$(command -v nvcc || command -v /usr/local/cuda/bin/nvcc) || {
 cuobjdump=$(command -v cuobjdump || command -v "$(dirname "$nvcc")/cuobjdump" || true)
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-[ $# -gt 0 ] || set -- "$root"/cuda/rng/*.cu "$root"/cuda/hash/*.cu "$root"/cuda/sparse/*.cu "$root"/cuda/engine/*.cu
+[ $# -gt 0 ] || set -- "$root"/cuda/rng/*.cu "$root"/cuda/hash/*.cu "$root"/cuda/sparse/*.cu "$root"/cuda/codec/*.cu "$root"/cuda/engine/*.cu
 
 count=PTX
 [ -z "$cuobjdump" ] || count=SASS

@@ -17,13 +17,14 @@ __global__ void embed_kernel(const float* embedding, const int32_t* tokens, int6
 }
 
 __global__ void embed_backward_kernel(const float* dx, const int32_t* tokens, const int32_t* starts,
-                                      const int32_t* rows, int64_t d, float* dembedding) {
+                                      const int32_t* rows, int64_t d, float sign,
+                                      float* dembedding) {
   const int32_t first = starts[blockIdx.x];
   const int32_t last = starts[blockIdx.x + 1];
   float* const to = dembedding + static_cast<int64_t>(tokens[blockIdx.x]) * d;
   for (int64_t i = threadIdx.x; i < d; i += blockDim.x) {
     float sum = to[i];
-    for (int32_t j = first; j < last; ++j) sum += dx[static_cast<int64_t>(rows[j]) * d + i];
+    for (int32_t j = first; j < last; ++j) sum += sign * dx[static_cast<int64_t>(rows[j]) * d + i];
     to[i] = sum;
   }
 }
@@ -52,10 +53,11 @@ void embed(Stream stream, const float* embedding, const int32_t* tokens, int64_t
 }
 
 void embed_backward(Stream stream, const float* dx, const int32_t* tokens, const int32_t* starts,
-                    const int32_t* rows, int64_t buckets, int64_t d, float* dembedding) {
+                    const int32_t* rows, int64_t buckets, int64_t d, float* dembedding,
+                    float sign) {
   if (buckets == 0) return;
   COVENANT_LAUNCH(embed_backward_kernel, static_cast<unsigned>(buckets), kThreads, 0, stream, dx,
-                  tokens, starts, rows, d, dembedding);
+                  tokens, starts, rows, d, sign, dembedding);
 }
 
 }  // namespace covenant::cuda

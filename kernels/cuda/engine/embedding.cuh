@@ -19,8 +19,9 @@ struct TokenBuckets {
   TokenBuckets(const int32_t* row_tokens, int64_t count);
 };
 
-// dembedding[tokens[i]] += dx[row] for the rows of each bucket, in order. All pointers on the device.
+// dembedding[tokens[i]] += sign dx[row] for the rows of each bucket, in order. All pointers on the device.
 void embed_backward(Stream stream, const float* dx, const int32_t* tokens, const int32_t* starts,
-                    const int32_t* rows, int64_t buckets, int64_t d, float* dembedding);
+                    const int32_t* rows, int64_t buckets, int64_t d, float* dembedding,
+                    float sign = 1.0f);
 
 }  // namespace covenant::cuda

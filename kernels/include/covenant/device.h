@@ -10,6 +10,7 @@
 
 #include <stdint.h>
 
+#include "covenant/activation.h"
 #include "covenant/hash.h"
 #include "covenant/sparse.h"
 #include "covenant/status.h"
@@ -93,6 +94,34 @@ cov_status cov_device_merged_apply(cov_device* device, float* parameters, uint64
                                    const uint8_t* merged, uint64_t merged_bytes,
                                    const cov_tensor_info* tensors, int32_t tensor_count, float rate,
                                    int32_t* skipped, int32_t* skipped_count);
+
+// cov_activation_encode, cov_activation_decode: values on the device, payload on the host. After an
+// error the payload or the values are undefined.
+cov_status cov_device_activation_encode(cov_device* device, int32_t kind, const float* values,
+                                        int32_t rows, int32_t width, uint8_t* payload,
+                                        uint64_t payload_bytes);
+cov_status cov_device_activation_decode(cov_device* device, int32_t kind, const uint8_t* payload,
+                                        uint64_t payload_bytes, int32_t rows, int32_t width,
+                                        float* values);
+
+// cov_projection_encode and its family: tokens and the struct itself are on the host, all the rest
+// is on the device. A step of the basis is the CPU's cov_projection_step.
+cov_status cov_device_projection_encode(cov_device* device, const cov_projection* projection,
+                                        const float* x, const int32_t* tokens, int32_t rows,
+                                        float* z);
+cov_status cov_device_projection_decode(cov_device* device, const cov_projection* projection,
+                                        const float* z, const int32_t* tokens, int32_t rows,
+                                        float* y);
+cov_status cov_device_projection_decode_backward(cov_device* device,
+                                                 const cov_projection* projection,
+                                                 const float* d_y, const float* z,
+                                                 const int32_t* tokens, int32_t rows, float* d_z,
+                                                 float* d_basis, float* d_table);
+cov_status cov_device_projection_encode_backward(cov_device* device,
+                                                 const cov_projection* projection,
+                                                 const float* d_z, const float* x,
+                                                 const int32_t* tokens, int32_t rows, float* d_x,
+                                                 float* d_basis, float* d_table);
 
 #ifdef __cplusplus
 }

@@ -10,14 +10,16 @@
 namespace covenant::device {
 
 // Counts up with every change of the tables below.
-constexpr uint32_t kBackendVersion = 6;
+constexpr uint32_t kBackendVersion = 7;
 constexpr const char* kBackendSymbol = "covenant_cuda_backend";
 
+struct CodecTable;   // codec_table.h
 struct EngineTable;  // engine_table.h
 
 struct Backend {
   uint32_t version;
   const EngineTable* engine;
+  const CodecTable* codec;
 
   // The number of devices, or a status whose message is the sentence of cov_device_report.
   cov_status (*count)(int32_t* count);

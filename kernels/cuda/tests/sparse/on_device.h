@@ -3,7 +3,7 @@
 
 #include <vector>
 
-#include "device_test.h"
+#include "device_memory.h"
 #include "sparse/fixtures.h"
 
 namespace covenant_test {
@@ -11,33 +11,6 @@ namespace covenant_test {
 using Table = std::vector<cov_tensor_info>;
 
 inline int32_t count_of(const Table& tensors) { return static_cast<int32_t>(tensors.size()); }
-
-// Device memory with the contents of a vector.
-class OnDevice {
- public:
-  // `skew` floats before the data make its address unaligned.
-  OnDevice(cov_device* device, const std::vector<float>& values, size_t skew = 0)
-      : device_(device), count_(values.size()) {
-    CHECK_OK(cov_device_allocate(device, 4 * (count_ + skew), &memory_));
-    data_ = static_cast<float*>(memory_) + skew;
-    CHECK_OK(cov_device_upload(device, data_, values.data(), 4 * count_));
-  }
-  ~OnDevice() { cov_device_free(device_, memory_); }
-  OnDevice(const OnDevice&) = delete;
-  OnDevice& operator=(const OnDevice&) = delete;
-  float* data() const { return data_; }
-  std::vector<float> read() const {
-    std::vector<float> out(count_);
-    CHECK_OK(cov_device_download(device_, out.data(), data_, 4 * count_));
-    return out;
-  }
-
- private:
-  cov_device* device_;
-  uint64_t count_;
-  void* memory_ = nullptr;
-  float* data_ = nullptr;
-};
 
 inline Compressed compress_on_device(cov_device* device, const Table& tensors,
                                      cov_sparse_format format, const std::vector<float>& base,
