@@ -143,6 +143,43 @@ cov_status cov_sparse_apply(float* parameters, uint64_t length, const uint8_t* b
                             uint64_t body_bytes, const cov_tensor_info* tensors,
                             int32_t tensor_count, cov_sparse_format format, float scale);
 
+// ---- Packed for transport ------------------------------------------------------------------
+//
+// The same update in fewer bytes: entropy-coded, exact. Whatever works with an update works on its
+// body; a body has exactly one packed form and every accepted packed form is that of one body.
+//
+//   header, 12 bytes: "CVP1", then as in the body
+//   per block of COV_PACKED_BLOCK chunks, counted through all tensors, the last one shorter:
+//     u32 length of its code
+//   the codes of the blocks, each by itself, of a binary range coder with adaptive probabilities:
+//     before a tensor's first chunk: its header, bits that are not modelled
+//     per chunk:
+//       scale code: difference from the mean of the two before (255 at the start of a block),
+//         rounded down: zero or not, sign, Elias-gamma code, all bits modelled
+//       unless it is 0, per kept value:
+//         distance d >= 1 from the value before (the first: from the place before the chunk):
+//           e = floor(log2 d) as four bits, given e of the value before; then the e bits below the
+//           leading one, the upper three modelled given e
+//         sign, not modelled
+//         in 2-bit mode the level, modelled
+//
+// Probabilities have 22 bits, start at 1/2 and move by 2 / (2·uses + 3) of the way, uses <= 254.
+
+#define COV_PACKED_BLOCK 512
+
+// Validates the body, then packs it. `packed` is allocated. threads 0: cov_default_threads.
+cov_status cov_sparse_pack(const uint8_t* body, uint64_t body_bytes, const cov_tensor_info* tensors,
+                           int32_t tensor_count, cov_sparse_format format, int32_t threads,
+                           cov_bytes* packed);
+
+// The body again, cov_sparse_size bytes, validated as by cov_sparse_check. Bytes that are not the
+// packed form of an update are refused (COV_SPARSE_*: COV_SPARSE_WRONG_SIZE and
+// COV_SPARSE_NOT_CANONICAL where the code itself is wrong); `body` is then undefined.
+cov_status cov_sparse_unpack(const uint8_t* packed, uint64_t packed_bytes,
+                             const cov_tensor_info* tensors, int32_t tensor_count,
+                             cov_sparse_format format, int32_t threads, uint8_t* body,
+                             uint64_t body_bytes);
+
 // ---- Merging -------------------------------------------------------------------------------
 //
 // Peers in the order given; those of weight 0 are checked and otherwise as if absent. Per tensor:

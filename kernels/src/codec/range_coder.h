@@ -50,10 +50,14 @@ class RangeEncoder {
       range_ -= bound;
     }
     probability.update(bit);
-    while (range_ < 1u << 24) {
-      range_ <<= 8;
-      shift();
-    }
+    normalise();
+  }
+
+  // `bits` <= 16 bits that are as likely set as not.
+  void put_raw(uint32_t value, int bits) {
+    range_ >>= bits;
+    low_ += static_cast<uint64_t>(value) * range_;
+    normalise();
   }
 
   void finish() {
@@ -61,6 +65,13 @@ class RangeEncoder {
   }
 
  private:
+  void normalise() {
+    while (range_ < 1u << 24) {
+      range_ <<= 8;
+      shift();
+    }
+  }
+
   // Bytes wait while a carry could still reach them.
   void shift() {
     if (low_ < 0xff000000u || low_ >> 32 != 0) {
@@ -99,11 +110,20 @@ class RangeDecoder {
       range_ -= bound;
     }
     probability.update(bit);
-    while (range_ < 1u << 24) {
-      range_ <<= 8;
-      code_ = code_ << 8 | next();
-    }
+    normalise();
     return bit;
+  }
+
+  uint32_t get_raw(int bits) {
+    range_ >>= bits;
+    uint32_t value = code_ / range_;
+    if (const uint32_t most = (1u << bits) - 1; value > most) {  // no encoder leaves this code
+      value = most;
+      ++missing_;
+    }
+    code_ -= value * range_;
+    normalise();
+    return value;
   }
 
   // The bytes are those that an encoder writes: all were read, none was missing, and they name the
@@ -112,6 +132,13 @@ class RangeDecoder {
   bool exhausted() const { return missing_ > 0; }
 
  private:
+  void normalise() {
+    while (range_ < 1u << 24) {
+      range_ <<= 8;
+      code_ = code_ << 8 | next();
+    }
+  }
+
   uint8_t next() {
     if (at_ < end_) return *at_++;
     ++missing_;

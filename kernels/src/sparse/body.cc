@@ -6,6 +6,29 @@
 
 namespace covenant::sparse {
 
+cov_status check_header(const uint8_t* bytes, uint64_t length, const char magic[4],
+                        int32_t tensor_count, cov_sparse_format format) {
+  if (length < kHeaderBytes) {
+    return refuse(COV_SPARSE_WRONG_SIZE, "%" PRIu64 " bytes are less than a header", length);
+  }
+  if (std::memcmp(bytes, magic, 4) != 0) {
+    return refuse(COV_SPARSE_WRONG_MAGIC, "the bytes do not begin with %.4s", magic);
+  }
+  if (bytes[4] != format.mode || bytes[5] != 1) {
+    return refuse(COV_SPARSE_WRONG_MODE, "mode %d, chunking %d; agreed are %d and 1", bytes[4],
+                  bytes[5], format.mode);
+  }
+  if (const int32_t keep = load_u16(bytes + 6); keep != format.keep_per_chunk) {
+    return refuse(COV_SPARSE_WRONG_KEEP, "%d kept per chunk; agreed are %d", keep,
+                  format.keep_per_chunk);
+  }
+  if (const uint32_t count = load_u32(bytes + 8); count != static_cast<uint32_t>(tensor_count)) {
+    return refuse(COV_SPARSE_WRONG_TENSOR_COUNT, "%u tensors; the model has %d", count,
+                  tensor_count);
+  }
+  return cov_ok();
+}
+
 cov_status check_body_frame(const uint8_t* body, uint64_t body_bytes,
                             const cov_tensor_info* tensors, int32_t tensor_count,
                             cov_sparse_format format) {
@@ -14,23 +37,9 @@ cov_status check_body_frame(const uint8_t* body, uint64_t body_bytes,
       status.code != COV_OK) {
     return status;
   }
-  if (body_bytes < kHeaderBytes) {
-    return refuse(COV_SPARSE_WRONG_SIZE, "%" PRIu64 " bytes are less than a header", body_bytes);
-  }
-  if (std::memcmp(body, "CVS1", 4) != 0) {
-    return refuse(COV_SPARSE_WRONG_MAGIC, "the body is not covenant.sparse.v1");
-  }
-  if (body[4] != format.mode || body[5] != 1) {
-    return refuse(COV_SPARSE_WRONG_MODE, "mode %d, chunking %d; agreed are %d and 1", body[4],
-                  body[5], format.mode);
-  }
-  if (const int32_t keep = load_u16(body + 6); keep != format.keep_per_chunk) {
-    return refuse(COV_SPARSE_WRONG_KEEP, "%d kept per chunk; agreed are %d", keep,
-                  format.keep_per_chunk);
-  }
-  if (const uint32_t count = load_u32(body + 8); count != static_cast<uint32_t>(tensor_count)) {
-    return refuse(COV_SPARSE_WRONG_TENSOR_COUNT, "%u tensors; the model has %d", count,
-                  tensor_count);
+  if (cov_status status = check_header(body, body_bytes, "CVS1", tensor_count, format);
+      status.code != COV_OK) {
+    return status;
   }
   if (body_bytes != wanted) {
     return refuse(COV_SPARSE_WRONG_SIZE, "%" PRIu64 " bytes; this model's updates have %" PRIu64,

@@ -8,6 +8,10 @@
 
 namespace covenant::sparse {
 
+// The header of an update in either form.
+cov_status check_header(const uint8_t* bytes, uint64_t length, const char magic[4],
+                        int32_t tensor_count, cov_sparse_format format);
+
 // Header and total size. After COV_OK every tensor header and chunk lies inside the body.
 cov_status check_body_frame(const uint8_t* body, uint64_t body_bytes,
                             const cov_tensor_info* tensors, int32_t tensor_count,

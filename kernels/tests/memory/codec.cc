@@ -85,6 +85,32 @@ void test_merge(int threads) {
   cov_bytes_free(&merged);
 }
 
+void test_pack(int threads) {
+  Fixture f;
+  CHECK_OK(f.compress());
+  cov_bytes packed = {};
+  const auto pack = [&] {
+    return cov_sparse_pack(f.body.data(), f.body.size(), f.tensors.data(), f.count, kFormat,
+                           threads, &packed);
+  };
+  CHECK_OK(pack());
+  const std::vector<uint8_t> expected(packed.data, packed.data + packed.length);
+  run({"pack", [&] { cov_bytes_free(&packed); }, pack,
+       [&] { return packed.data == nullptr && packed.length == 0; },
+       [&] {
+         return packed.length == expected.size() &&
+                std::memcmp(packed.data, expected.data(), expected.size()) == 0;
+       }});
+  cov_bytes_free(&packed);
+  std::vector<uint8_t> body(f.body.size());
+  run({"unpack", [&] { body.assign(body.size(), 0xaa); },
+       [&] {
+         return cov_sparse_unpack(expected.data(), expected.size(), f.tensors.data(), f.count,
+                                  kFormat, threads, body.data(), body.size());
+       },
+       [] { return true; }, [&] { return body == f.body; }});
+}
+
 void test_state_root(int threads) {
   Fixture f;
   uint8_t root[COV_HASH_BYTES] = {}, expected[COV_HASH_BYTES];
@@ -104,6 +130,7 @@ int main() {
   for (const int threads : {1, 3}) {
     test_compress(threads);
     test_merge(threads);
+    test_pack(threads);
     test_state_root(threads);
   }
   CHECK(live.load() == before);
