@@ -7,6 +7,7 @@ static Napi::Object initialise(Napi::Env env, Napi::Object exports) {
   env.SetInstanceData(new covenant_node::AddonData(env));
   covenant_node::export_tables(env, exports);
   covenant_node::export_sparse(env, exports);
+  covenant_node::export_packed(env, exports);
   covenant_node::export_codec(env, exports);
   covenant_node::export_devices(env, exports);
   covenant_node::export_model(env, exports);

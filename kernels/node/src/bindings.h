@@ -12,6 +12,9 @@ void export_tables(Napi::Env env, Napi::Object exports);
 // thread.
 void export_sparse(Napi::Env env, Napi::Object exports);
 
+// packUpdate, unpackUpdate: jobs of the stateless engine thread.
+void export_packed(Napi::Env env, Napi::Object exports);
+
 // encodeDelta, applyDelta, activations: jobs of the stateless engine thread.
 void export_codec(Napi::Env env, Napi::Object exports);
 

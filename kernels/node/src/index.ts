@@ -3,6 +3,7 @@ export { devices } from "./devices.ts";
 export { KernelError, type KernelErrorCode, kernelErrorCodes } from "./errors.ts";
 export { Generator } from "./generator.ts";
 export { Model } from "./model.ts";
+export { isPackedUpdate, packUpdate, unpackUpdate } from "./packed.ts";
 export {
   aggregate,
   applyMerged,

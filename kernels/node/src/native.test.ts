@@ -25,6 +25,8 @@ const exported: Record<keyof NativeBinding, true> = {
   devices: true,
   encodeActivations: true,
   encodeDelta: true,
+  packUpdate: true,
+  unpackUpdate: true,
   initialParameters: true,
   machine: true,
   sha256: true,

@@ -193,6 +193,17 @@ export interface NativeBinding {
     scale: number,
     format: NativeFormat,
   ): Promise<void>;
+  packUpdate(
+    body: Uint8Array,
+    tensors: readonly TensorInfo[],
+    options: NativeFormat & { threads: number | undefined },
+  ): Promise<Uint8Array>;
+  unpackUpdate(
+    packed: Uint8Array,
+    tensors: readonly TensorInfo[],
+    options: NativeFormat & { threads: number | undefined },
+    body: Uint8Array,
+  ): Promise<void>;
   encodeDelta(
     base: Uint8Array,
     next: Uint8Array,

@@ -4,7 +4,8 @@ import type { AggregateOptions, CompressOptions, SparseFormat, TensorInfo } from
 
 const bitsOfMode: Record<string, number> = { "2bit": 2, "1bit": 1 };
 
-function nativeFormat(format: SparseFormat): NativeFormat {
+/** A format as the addon takes it. */
+export function nativeFormat(format: SparseFormat): NativeFormat {
   return { keepPerChunk: format.keepPerChunk, mode: bitsOfMode[format.mode] ?? 0 };
 }
 

@@ -23,6 +23,8 @@ import {
   runBucket,
 } from "@covenant/sparseloco";
 
+export { bodyOf, sentForm } from "./update-forms.ts";
+
 /** A verified run and what follows from it. */
 export type RunSetup = {
   run: RunConfig;

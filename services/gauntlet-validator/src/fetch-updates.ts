@@ -4,7 +4,7 @@ import { type SparseUpdate, SparseUpdateSchema } from "@covenant/contracts/templ
 import { reasonOfProblem, type UpdateFingerprint } from "@covenant/gauntlet";
 import { decode } from "@covenant/kernels";
 import type { ObjectStore } from "@covenant/objects";
-import type { RunSetup } from "@covenant/runs";
+import { bodyOf, type RunSetup } from "@covenant/runs";
 import { type Clock, fromUnknown, hasCode, retry } from "@covenant/runtime";
 import {
   type Announced,
@@ -65,7 +65,7 @@ export async function fetchUpdate(
   }
   const parsed = parsePayload(fetched, setup.payloadBytesMax);
   if (!parsed.ok) return refuse(reasonOfProblem(parsed.problem.code), parsed.problem.detail);
-  const { header, body } = parsed.value;
+  const { header, body: sent } = parsed.value;
   // A manifest names payloads by hash alone; an announcement also carries the header.
   if (request.header !== undefined && !sameHeader(header, request.header)) {
     return refuse(VerdictReason.HASH_MISMATCH, "the payload's header is not the announced one");
@@ -76,7 +76,7 @@ export async function fetchUpdate(
   const expected = { run, round, baseRoot, tensorTableRoot, samples };
   const problem = checkHeader(header, expected, announced.hotkey);
   if (problem !== undefined) return refuse(reasonOfProblem(problem.code), problem.detail);
-  return decoded(setup, { announcement, body, samples });
+  return decoded(setup, sent, { announcement, samples });
 }
 
 function sameHeader(a: SparseUpdate, b: SparseUpdate): boolean {
@@ -121,17 +121,19 @@ async function fetchPayload(
 
 async function decoded(
   setup: RunSetup,
-  sound: Omit<SoundUpdate, "fingerprint">,
+  sent: Uint8Array,
+  sound: Omit<SoundUpdate, "fingerprint" | "body">,
 ): Promise<SoundUpdate | Refusal> {
   const outer = setup.run.outer!;
   const { hotkey, committedBlock, committedIndex } = sound.announcement.announced;
   try {
-    const { indices, values } = await decode(sound.body, setup.tensors, {
+    const body = await bodyOf(setup, sent);
+    const { indices, values } = await decode(body, setup.tensors, {
       keepPerChunk: outer.keepPerChunk,
       mode: codecMode(outer.codec),
     });
     const fingerprint = { hotkey, committedBlock, committedIndex, indices, values };
-    return { ...sound, fingerprint };
+    return { ...sound, body, fingerprint };
   } catch (error) {
     const explanation = `body does not decode: ${(error as Error).message}`;
     return { announcement: sound.announcement, reason: VerdictReason.MALFORMED, explanation };

@@ -16,8 +16,8 @@ import type { Outcome } from "./outcome.ts";
 import { type Proposal, proposeRound } from "./propose-round.ts";
 import { collectSignatures } from "./quorum.ts";
 import { type RoundScores, scoreRound } from "./score-round.ts";
-import { verifiedOutcome } from "./verify-manifest.ts";
 import type { Tip } from "./tip.ts";
+import { verifiedOutcome } from "./verify-manifest.ts";
 
 /** A scored round, ready to be made final. */
 export type Scored = {

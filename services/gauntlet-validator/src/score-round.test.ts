@@ -3,7 +3,8 @@ import { after, before, test } from "node:test";
 import { bytesEqual, sha256 } from "@covenant/contracts";
 import { VerdictReason } from "@covenant/contracts/gauntlet";
 import { reasonName, replayVerdict } from "@covenant/gauntlet";
-import { decode, stateRoot } from "@covenant/kernels";
+import { decode, isPackedUpdate, packUpdate, stateRoot } from "@covenant/kernels";
+import { sentForm } from "@covenant/runs";
 import { openRound } from "@covenant/sparseloco";
 import type { Announcement } from "./fetch-updates.ts";
 import { proposeRound } from "./propose-round.ts";
@@ -15,6 +16,7 @@ import {
   participantsOf,
   quickClock,
   type SmallRun,
+  samplesOf,
   smallRun,
   testKey,
   trainedBody,
@@ -30,11 +32,18 @@ before(async () => {
   small = await smallRun();
   honest = [];
   for (let uid = 0; uid < HONEST; uid += 1) {
-    honest.push(await announce(small, uid, await trainedBody(small, uid)));
+    // Two of them send their body as it is: both forms are taken.
+    const body = await trainedBody(small, uid);
+    const sent = uid < 2 ? await packed(body) : body;
+    honest.push(await announce(small, uid, sent));
   }
 });
 
 after(() => small.model.close());
+
+function packed(body: Uint8Array): Promise<Uint8Array> {
+  return packUpdate(body, small.setup.tensors, { keepPerChunk: 64, mode: "2bit" });
+}
 
 async function score(announcements: Announcement[], missing: string[] = []): Promise<RoundScores> {
   const { setup, objects, parameters, baseRoot } = small;
@@ -113,6 +122,20 @@ test("a copy, its disguise and noise do not contribute", async () => {
   assert.equal(scores.accepted.length, HONEST);
 });
 
+test("what is judged is the body, in whichever form it was sent", async () => {
+  const body = await trainedBody(small, 0);
+  const { accepted } = await score(honest);
+  assert.ok(accepted.every((update) => !isPackedUpdate(update.body)));
+  assert.deepEqual(
+    accepted.find(({ samples }) => samples[0] === samplesOf(small, 0)[0])?.body,
+    body,
+  );
+  const again = await score([...honest, await announce(small, 4, body)]);
+  assert.equal(verdictOn(again, 4), "COPY");
+  const sent = await sentForm(small.setup, body);
+  assert.ok(sent.length <= body.length && isPackedUpdate(sent) === sent.length < body.length);
+});
+
 test("every cheap check has its reason, and own faults are nobody else's", async () => {
   const { body } = (await score(honest)).accepted[0]!;
   const garbled = body.slice();
@@ -136,6 +159,10 @@ test("every cheap check has its reason, and own faults are nobody else's", async
   assert.equal(verdictOn(scores, 89), "MISSING");
   const malformed = await score([...honest, await announce(small, 4, garbled)]);
   assert.equal(verdictOn(malformed, 4), "MALFORMED");
+  const damaged = await packed(body);
+  damaged[damaged.length - 1]! ^= 1;
+  const undone = await score([...honest, await announce(small, 4, damaged)]);
+  assert.equal(verdictOn(undone, 4), "MALFORMED");
 });
 
 test("a proposal holds the accepted updates in order and the root they lead to", async () => {

@@ -2,6 +2,7 @@ import { bytesEqual, concatBytes, sha256, toHex } from "@covenant/contracts";
 import type { RoundManifest, SignedManifest } from "@covenant/contracts/gauntlet";
 import { PeerPhase } from "@covenant/contracts/templar";
 import { aggregate, applyMerged, stateRoot } from "@covenant/kernels";
+import { bodyOf } from "@covenant/runs";
 import { CovenantError, fromUnknown, retry } from "@covenant/runtime";
 import {
   CLIP_TO_MEDIAN_NORM,
@@ -144,5 +145,5 @@ async function contributorBody(
   if (!bytesEqual(sha256(payload), payloadSha256)) throw new Error(`${bucket}/${key} has changed`);
   const parsed = parsePayload(payload, maxBytes);
   if (!parsed.ok) throw new Error(`${bucket}/${key}: ${parsed.problem.detail}`);
-  return parsed.value.body;
+  return bodyOf(peer.setup, parsed.value.body);
 }

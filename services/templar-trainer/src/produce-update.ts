@@ -1,4 +1,5 @@
 import { PeerPhase } from "@covenant/contracts/templar";
+import { sentForm } from "@covenant/runs";
 import {
   assignedSamples,
   buildHeader,
@@ -55,7 +56,8 @@ export async function produceUpdate(
       tensorTableRoot: setup.tensorTableRoot,
       samples,
     };
-    const payload = framePayload(buildHeader(expected, body, hotkey), body);
+    const sent = await sentForm(setup, body);
+    const payload = framePayload(buildHeader(expected, sent, hotkey), sent);
     const pending = {
       round,
       baseRoot: state.stateRoot,

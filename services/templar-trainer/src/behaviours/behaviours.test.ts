@@ -4,7 +4,7 @@ import { create } from "@bufbuild/protobuf";
 import { hotkeyFromSeed, sha256, signMessage } from "@covenant/contracts";
 import { ModelConfigSchema } from "@covenant/contracts/common";
 import { DataSetSchema, RunConfigSchema } from "@covenant/contracts/templar";
-import { decode, initialParameters, Model } from "@covenant/kernels";
+import { decode, initialParameters, Model, packUpdate } from "@covenant/kernels";
 import { SampleSource } from "@covenant/models";
 import { type RunSetup, setupOf } from "@covenant/runs";
 import { createLogger, systemClock } from "@covenant/runtime";
@@ -124,6 +124,10 @@ test("the copier waits for a payload it can read, and disguises it as asked", as
   const waiting = behaviourOf("copier").produceBody(workOf(stored));
   stored.set("victim", payload);
   assert.deepEqual(Buffer.from(await waiting), Buffer.from(body));
+  const packed = await packUpdate(body, setup.tensors, codec);
+  stored.set("victim", framePayload(buildHeader(expected, packed, victimKey), packed));
+  const fromPacked = await behaviourOf("copier").produceBody(workOf(stored));
+  assert.deepEqual(Buffer.from(fromPacked), Buffer.from(body));
   const victim = await decoded(body);
   for (const name of ["copier-rescaled", "copier-renoised"] as const) {
     const copy = await behaviourOf(name).produceBody(workOf(stored));

@@ -1,5 +1,6 @@
 import { philox4x32 } from "@covenant/contracts";
 import { decode } from "@covenant/kernels";
+import { bodyOf } from "@covenant/runs";
 import {
   codecMode,
   committedBucket,
@@ -27,7 +28,8 @@ export function copier(disguise: Disguise): Behaviour {
     async produceBody(work) {
       const victim = await waitForVictim(work);
       work.logger.info({ round: work.round, victim: victim.header.signature?.hotkey }, "copying");
-      return disguise === "verbatim" ? victim.body.slice() : disguised(work, victim.body, disguise);
+      const body = await bodyOf(work.setup, victim.body);
+      return disguise === "verbatim" ? body.slice() : disguised(work, body, disguise);
     },
   };
 }
