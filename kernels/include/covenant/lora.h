@@ -1,12 +1,19 @@
 // Low-rank adapters: W' = W + (alpha / rank) B A on chosen matrices of every layer, B (outputs,
 // rank), A (rank, inputs). The base stays frozen; A and B have gradients and AdamW state of their
-// own, in flat buffers that can be saved and restored.
+// own, in flat buffers that can be saved and restored. A model may have any number of adapters, of
+// which one is in use.
 //
 // While adapters are in use, every call of the model (forward, backward, generate, a new snapshot of
-// a generator, replay) works with W'. Adapters are added when the weights are packed, so a pass over
-// them costs nothing; generation and replay agree bit for bit as they do without.
+// a generator, replay) works with W'. Adapters are added when the weights are packed, so a forward
+// pass costs nothing; generation and replay agree bit for bit as they do without.
 //
-// Threads and errors: as in covenant/model.h. Tier: that of the model's calls.
+// Backward computes no gradient of the base: with y = x W'^T and s = alpha / rank,
+//   dB = dy^T (x (s A)^T)    dA = (dy (s B))^T x
+// each a product of the model's own format (cov_compute), so for small ranks a step costs about three
+// quarters of one of the whole model, and the base needs neither gradients nor moments.
+//
+// Threads and errors: as in covenant/model.h. Memory: counts towards the model's limit. Tier: that of
+// the model's calls.
 #ifndef COVENANT_LORA_H
 #define COVENANT_LORA_H
 
@@ -39,14 +46,16 @@ typedef struct cov_lora_options {
   uint64_t seed;  // of A, uniform in +-1 / sqrt(inputs); B begins as zeros, so W' = W
 } cov_lora_options;
 
-// Retains the model. Its memory counts towards the model's limit. Not in use yet.
+// Retains the model. Not in use yet.
 cov_status cov_lora_create(cov_model* model, const cov_lora_options* options, cov_lora** lora);
 
-// Stops their use. NULL does nothing.
+// Stops their use; what was merged stays so. NULL does nothing.
 void cov_lora_release(cov_lora* lora);
 
 // From the next call on the model works with these adapters, or with none when NULL. Kept
-// activations are dropped.
+// activations are dropped. While adapters are in use the base is frozen: cov_model_backward adds to
+// their COV_GRADIENTS, cov_model_train_step trains them, and cov_model_optimizer_step is
+// COV_FAILED_PRECONDITION.
 cov_status cov_model_use_lora(cov_model* model, cov_lora* lora);
 
 // Live flat buffer `which` (a cov_buffer): per layer, per target in the order of the bits, A then B.
@@ -57,17 +66,22 @@ cov_status cov_lora_buffer(cov_lora* lora, int32_t which, float** data, uint64_t
 int64_t cov_lora_step_count(const cov_lora* lora);
 cov_status cov_lora_set_step_count(cov_lora* lora, int64_t count);
 
-// After cov_model_backward with these adapters in use: adds the gradients of A and B to this
-// COV_GRADIENTS and clears the model's.
-cov_status cov_lora_collect(cov_lora* lora);
+// Bytes these adapters hold, working memory included.
+uint64_t cov_lora_memory_bytes(const cov_lora* lora);
 
 // One AdamW step of A and B (decay applies to both), then clears their gradients. As
 // cov_model_optimizer_step.
 cov_status cov_lora_optimizer_step(cov_lora* lora, const cov_adamw_options* options,
                                    float* gradient_norm);
 
-// Adds (alpha / rank) B A to the model's parameters and sets B to zero: W' stays what it is.
-cov_status cov_lora_merge(cov_lora* lora);
+// Adds (alpha / rank) B A to the model's parameters: W' stays what it is, with and without the
+// adapters. For good (reversible 0), B becomes zero and can be trained on. Reversibly, the adapters
+// keep their values and the base's adapted matrices, and cannot be trained meanwhile.
+cov_status cov_lora_merge(cov_lora* lora, int32_t reversible);
+
+// Undoes a reversible merge: the adapted matrices of the base have their bits of before. What was
+// merged last comes first (COV_FAILED_PRECONDITION otherwise).
+cov_status cov_lora_unmerge(cov_lora* lora);
 
 #ifdef __cplusplus
 }

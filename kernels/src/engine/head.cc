@@ -35,13 +35,12 @@ double score_row(const KernelTable& kernel, const float* z, int64_t vocab, const
   return lse;
 }
 
-// dx = J^T dnormed of the final norm for compact rows, and the gain's gradient.
+// dx = J^T dnormed of the final norm for compact rows, and the gain's gradient unless frozen.
 void norm_backward(cov_model& model, const float* last, const HeadRow* rows, int64_t count,
                    float* dx, HeadWork& work) {
   const KernelTable& kernel = kernels();
   const int64_t d = model.layout.d;
   const float* gain = model.parameters() + model.layout.final_norm;
-  float* dgain = model.state(COV_GRADIENTS) + model.layout.final_norm;
   for_row_blocks(model.pool, count, count * d, [&](int64_t first, int64_t end) {
     float* partial = work.partials + first / kRowsPerTask * d;
     std::memset(partial, 0, static_cast<size_t>(d) * sizeof(float));
@@ -49,6 +48,8 @@ void norm_backward(cov_model& model, const float* last, const HeadRow* rows, int
       kernel.rmsnorm_backward(last + rows[i].row * d, gain, work.dnormed + i * d, work.zeros,
                               work.r[i], d, dx + rows[i].row * d, partial);
   });
+  if (model.lora != nullptr) return;  // the base is frozen
+  float* dgain = model.state(COV_GRADIENTS) + model.layout.final_norm;
   for (int64_t first = 0; first < count; first += kRowsPerTask)
     kernel.add(work.partials + first / kRowsPerTask * d, d, dgain);
 }
@@ -159,8 +160,9 @@ void head(cov_model& model, const float* last, const std::vector<HeadRow>& rows,
     if (!finite.load()) throw Failure{cov_error(COV_NON_FINITE, "the logits are not finite")};
     if (!backward) continue;
     multiply(model.pool, work.dlogits, count, model.backward_weights.head, nullptr, work.dnormed);
-    multiply_gradient(model.pool, l.compute, work.dlogits, work.normed, count, l.vocab, l.d,
-                      model.state(COV_GRADIENTS) + l.head, work.gradient_scratch);
+    if (model.lora == nullptr)
+      multiply_gradient(model.pool, l.compute, work.dlogits, work.normed, count, l.vocab, l.d,
+                        model.state(COV_GRADIENTS) + l.head, work.gradient_scratch);
     norm_backward(model, last, rows.data() + first, count, dx, work);
   }
 }

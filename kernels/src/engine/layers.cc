@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "engine/gemm.h"
+#include "engine/lora.h"
 #include "engine/model.h"
 #include "engine/rowwise.h"
 
@@ -148,11 +149,16 @@ void backward_layers(cov_model& model, const int32_t* tokens, const int32_t* pos
   float* scratch =
       model.attention_scratch.reserve(model.memory, scratch_size * model.pool.threads());
   const float* p = model.parameters();
-  float* g = model.state(COV_GRADIENTS);
+  const bool frozen = model.lora != nullptr;  // then only the adapters have gradients
+  float* g = frozen ? nullptr : model.state(COV_GRADIENTS);
   ThreadPool& pool = model.pool;
   const BackwardWork b(model, rows, work);
+  const auto gain = [&](int64_t offset) { return frozen ? nullptr : g + offset; };
   const auto gradient = [&](Operand dy, Operand x, int64_t n, int64_t k, int64_t offset) {
-    multiply_gradient(pool, l.compute, dy, x, rows, n, k, g + offset, b.gradient_scratch);
+    if (frozen)
+      lora_gradient(*model.lora, offset, dy, x, rows);
+    else
+      multiply_gradient(pool, l.compute, dy, x, rows, n, k, g + offset, b.gradient_scratch);
   };
   for (int64_t layer = l.layers - 1; layer >= 0; --layer) {
     const Activations::Layer& a = activations.layers[static_cast<size_t>(layer)];
@@ -164,7 +170,7 @@ void backward_layers(cov_model& model, const int32_t* tokens, const int32_t* pos
     multiply(pool, b.dgate_up, rows, w.gate_up, nullptr, b.dn);
     gradient(b.dgate_up, a.n2, 2 * f, d, l.gate_up(layer));
     rmsnorm_backward(pool, a.x2, p + l.norm2(layer), a.r2, b.dn, dx, rows, d, dx,
-                     g + l.norm2(layer), b.partials);
+                     gain(l.norm2(layer)), b.partials);
     dy = operand(pool, l.compute, dx, rows, d, b.dx16);
     multiply(pool, dy, rows, w.o, nullptr, b.dn);
     gradient(dy, a.att_operand, d, d, l.o(layer));
@@ -173,10 +179,11 @@ void backward_layers(cov_model& model, const int32_t* tokens, const int32_t* pos
     rope(pool, b.dqkv, positions, model.cosine.data(), model.sine.data(), rows, width, rotated,
          l.attention.dim, true);
     dy = operand(pool, l.compute, b.dqkv, rows, width, b.dqkv16);
-    multiply(pool, dy, rows, w.qkv, nullptr, b.dn);
     gradient(dy, a.n1, width, d, l.qkv(layer));
+    if (frozen && layer == 0) return;  // nothing below learns
+    multiply(pool, dy, rows, w.qkv, nullptr, b.dn);
     rmsnorm_backward(pool, a.x, p + l.norm1(layer), a.r1, b.dn, dx, rows, d, dx,
-                     g + l.norm1(layer), b.partials);
+                     gain(l.norm1(layer)), b.partials);
   }
   embed_backward(pool, dx, tokens, rows, d, g);
 }

@@ -1,4 +1,4 @@
-// dB = s dW A^T, dA = s B^T dW from the gradient dW of the whole matrix.
+// Adapters: creation, use, merging, optimizer. Their gradients are in lora_backward.cc.
 #include "engine/lora.h"
 
 #include <algorithm>
@@ -7,15 +7,42 @@
 #include <memory>
 
 #include "covenant/rng.h"
-#include "engine/isa/table.h"
 #include "engine/model.h"
 #include "engine/optimizer.h"
 
 namespace covenant {
 namespace {
 
-constexpr int64_t kColumns = 256;  // of a gradient of A per task: no two tasks share an element
 constexpr int32_t kRankMax = 1024;
+
+// Which matrices have adapters, and where these lie.
+void lay_out(cov_lora& lora, const Layout& l, int32_t targets) {
+  const int64_t query = l.attention.query_width(), kv = l.attention.kv_heads * l.attention.dim;
+  struct Whole {
+    int64_t offset, k;
+    std::vector<int64_t> parts;  // rows of the matrices in it
+  };
+  for (int64_t layer = 0; layer < l.layers; ++layer) {
+    const Whole wholes[] = {{l.qkv(layer), l.d, {query, kv, kv}},
+                            {l.o(layer), l.d, {l.d}},
+                            {l.gate_up(layer), l.d, {l.f, l.f}},
+                            {l.down(layer), l.f, {l.d}}};
+    int target = 0;
+    for (const Whole& whole : wholes) {
+      cov_lora::Group group = {whole.offset, 0, whole.k, lora.adapters.size(), 0, {}, {}};
+      for (const int64_t n : whole.parts) {
+        const int64_t offset = whole.offset + group.n * whole.k;
+        group.n += n;
+        if ((targets >> target++ & 1) == 0) continue;
+        const int64_t a = lora.size, b = a + lora.rank * whole.k;
+        lora.adapters.push_back({offset, n, whole.k, a, b});
+        lora.size = b + n * lora.rank;
+        ++group.count;
+      }
+      if (group.count > 0) lora.groups.push_back(group);
+    }
+  }
+}
 
 void initialise(cov_lora& lora, uint64_t seed) {
   const uint32_t key[2] = {static_cast<uint32_t>(seed), static_cast<uint32_t>(seed >> 32)};
@@ -34,38 +61,18 @@ void initialise(cov_lora& lora, uint64_t seed) {
   }
 }
 
-void collect(cov_lora& lora) {
-  cov_model& model = *lora.model;
-  const KernelTable& kernel = kernels();
-  const float* gradients = model.state(COV_GRADIENTS);
-  const float* p = lora.state(COV_PARAMETERS);
-  float* g = lora.state(COV_GRADIENTS);
-  const int64_t rank = lora.rank;
-  for (const cov_lora::Adapter& m : lora.adapters) {
-    const float* dw = gradients + m.offset;
-    model.pool.run(m.n, [&](int64_t row) {
-      for (int64_t r = 0; r < rank; ++r)
-        g[m.b + row * rank + r] +=
-            lora.scale * kernel.dot(dw + row * m.k, p + m.a + r * m.k, m.k);
-    });
-    model.pool.run((m.k + kColumns - 1) / kColumns, [&](int64_t task) {
-      const int64_t first = task * kColumns, last = std::min(m.k, first + kColumns);
-      for (int64_t row = 0; row < m.n; ++row)
-        for (int64_t r = 0; r < rank; ++r) {
-          const float factor = lora.scale * p[m.b + row * rank + r];
-          float* da = g + m.a + r * m.k;
-          for (int64_t c = first; c < last; ++c) da[c] += factor * dw[row * m.k + c];
-        }
-    });
-  }
-  clear_gradients(model);
+// Forgets a reversible merge; the parameters stay as they are.
+void forget_merge(cov_lora& lora) {
+  std::erase(lora.model->merged, &lora);
+  lora.merged = false;
+  lora.base.free();
 }
 
 }  // namespace
 
 const float* effective_matrix(cov_model& model, int64_t offset, int64_t n, int64_t k) {
   const float* base = model.parameters() + offset;
-  if (model.lora == nullptr) return base;
+  if (model.lora == nullptr || model.lora->merged) return base;
   float* copy = nullptr;
   for (const cov_lora::Adapter& adapter : model.lora->adapters) {
     if (adapter.offset < offset || adapter.offset >= offset + n * k) continue;
@@ -78,6 +85,19 @@ const float* effective_matrix(cov_model& model, int64_t offset, int64_t n, int64
   return copy == nullptr ? base : copy;
 }
 
+double lora_optimizer_step(cov_lora& lora, const cov_adamw_options& options) {
+  if (lora.merged)
+    throw Failure{cov_error(COV_FAILED_PRECONDITION,
+                            "the adapters are merged into the base; unmerge them to train them")};
+  lora.model->kept.valid = false;
+  const double norm = adamw_step(*lora.model,
+                                 {lora.state(COV_PARAMETERS), lora.state(COV_GRADIENTS),
+                                  lora.state(COV_FIRST_MOMENT), lora.state(COV_SECOND_MOMENT)},
+                                 lora.size, lora.step_count + 1, options);
+  ++lora.step_count;
+  return norm;
+}
+
 }  // namespace covenant
 
 float* cov_lora::state(cov_buffer which) {
@@ -87,6 +107,11 @@ float* cov_lora::state(cov_buffer which) {
     std::memset(buffer.data(), 0, static_cast<size_t>(size) * sizeof(float));
   }
   return buffer.data();
+}
+
+void cov_lora::clear_gradients() {
+  if (buffers[COV_GRADIENTS].data() != nullptr)
+    std::memset(buffers[COV_GRADIENTS].data(), 0, static_cast<size_t>(size) * sizeof(float));
 }
 
 void cov_lora::add_to(const Adapter& m, float* out) {
@@ -122,22 +147,7 @@ extern "C" cov_status cov_lora_create(cov_model* model, const cov_lora_options* 
     created->rank = options->rank;
     created->scale = options->alpha / static_cast<float>(options->rank);
     const int64_t query = l.attention.query_width(), kv = l.attention.kv_heads * l.attention.dim;
-    for (int64_t layer = 0; layer < l.layers; ++layer) {
-      const int64_t matrices[7][3] = {{l.qkv(layer), query, l.d},
-                                      {l.qkv(layer) + query * l.d, kv, l.d},
-                                      {l.qkv(layer) + (query + kv) * l.d, kv, l.d},
-                                      {l.o(layer), l.d, l.d},
-                                      {l.gate_up(layer), l.f, l.d},
-                                      {l.gate_up(layer) + l.f * l.d, l.f, l.d},
-                                      {l.down(layer), l.d, l.f}};
-      for (int target = 0; target < 7; ++target) {
-        if ((options->targets >> target & 1) == 0) continue;
-        const int64_t* m = matrices[target];
-        const int64_t a = created->size, b = a + created->rank * m[2];
-        created->adapters.push_back({m[0], m[1], m[2], a, b});
-        created->size = b + m[1] * created->rank;
-      }
-    }
+    covenant::lay_out(*created, l, options->targets);
     covenant::initialise(*created, options->seed);
     cov_model_retain(model);
     *lora = created.release();
@@ -148,7 +158,11 @@ extern "C" cov_status cov_lora_create(cov_model* model, const cov_lora_options* 
 extern "C" void cov_lora_release(cov_lora* lora) {
   if (lora == nullptr) return;
   cov_model* model = lora->model;
-  if (model->lora == lora) model->lora = nullptr;
+  if (model->lora == lora) {
+    model->lora = nullptr;
+    model->kept.valid = false;
+  }
+  covenant::forget_merge(*lora);
   delete lora;
   cov_model_release(model);
 }
@@ -173,7 +187,9 @@ extern "C" cov_status cov_lora_buffer(cov_lora* lora, int32_t which, float** dat
   });
 }
 
-extern "C" int64_t cov_lora_step_count(const cov_lora* lora) { return lora->step_count; }
+extern "C" int64_t cov_lora_step_count(const cov_lora* lora) {
+  return lora == nullptr ? 0 : lora->step_count;
+}
 
 extern "C" cov_status cov_lora_set_step_count(cov_lora* lora, int64_t count) {
   if (lora == nullptr || count < 0)
@@ -182,13 +198,14 @@ extern "C" cov_status cov_lora_set_step_count(cov_lora* lora, int64_t count) {
   return cov_ok();
 }
 
-extern "C" cov_status cov_lora_collect(cov_lora* lora) {
-  if (lora == nullptr || lora->model->lora != lora)
-    return cov_error(COV_FAILED_PRECONDITION, "the adapters are not in use");
-  return covenant::guarded([&] {
-    covenant::collect(*lora);
-    return cov_ok();
-  });
+extern "C" uint64_t cov_lora_memory_bytes(const cov_lora* lora) {
+  if (lora == nullptr) return 0;
+  const auto bytes = [](const auto& buffer) {
+    return static_cast<uint64_t>(buffer.count()) * sizeof(buffer[0]);
+  };
+  uint64_t sum = bytes(lora->matrix) + bytes(lora->base) + bytes(lora->packed) + bytes(lora->work);
+  for (const covenant::Buffer<float>& buffer : lora->buffers) sum += bytes(buffer);
+  return sum;
 }
 
 extern "C" cov_status cov_lora_optimizer_step(cov_lora* lora, const cov_adamw_options* options,
@@ -196,28 +213,56 @@ extern "C" cov_status cov_lora_optimizer_step(cov_lora* lora, const cov_adamw_op
   if (lora == nullptr) return cov_error(COV_INVALID_ARGUMENT, "lora is null");
   return covenant::guarded([&] {
     covenant::check_optimizer(options);
-    lora->model->kept.valid = false;
-    const double norm = covenant::adamw_step(
-        *lora->model,
-        {lora->state(COV_PARAMETERS), lora->state(COV_GRADIENTS), lora->state(COV_FIRST_MOMENT),
-         lora->state(COV_SECOND_MOMENT)},
-        lora->size, lora->step_count + 1, *options);
-    ++lora->step_count;
+    const double norm = covenant::lora_optimizer_step(*lora, *options);
     if (gradient_norm != nullptr) *gradient_norm = static_cast<float>(norm);
     return cov_ok();
   });
 }
 
-extern "C" cov_status cov_lora_merge(cov_lora* lora) {
+extern "C" cov_status cov_lora_merge(cov_lora* lora, int32_t reversible) {
   if (lora == nullptr) return cov_error(COV_INVALID_ARGUMENT, "lora is null");
+  if (lora->merged)
+    return cov_error(COV_FAILED_PRECONDITION, "the adapters are merged already");
   return covenant::guarded([&] {
-    float* parameters = lora->model->state(COV_PARAMETERS);
+    cov_model& model = *lora->model;
+    float* parameters = model.state(COV_PARAMETERS);
     float* p = lora->state(COV_PARAMETERS);
-    lora->model->kept.valid = false;
+    if (reversible != 0) {
+      int64_t floats = 0;
+      for (const cov_lora::Adapter& m : lora->adapters) floats += m.n * m.k;
+      model.merged.reserve(model.merged.size() + 1);
+      float* kept = lora->base.reserve(model.memory, floats);
+      for (const cov_lora::Adapter& m : lora->adapters) {
+        std::memcpy(kept, parameters + m.offset, static_cast<size_t>(m.n * m.k) * sizeof(float));
+        kept += m.n * m.k;
+      }
+      model.merged.push_back(lora);
+      lora->merged = true;
+    }
+    model.kept.valid = false;
     for (const cov_lora::Adapter& m : lora->adapters) {
       lora->add_to(m, parameters + m.offset);
-      std::memset(p + m.b, 0, static_cast<size_t>(m.n * lora->rank) * sizeof(float));
+      if (reversible == 0)
+        std::memset(p + m.b, 0, static_cast<size_t>(m.n * lora->rank) * sizeof(float));
     }
     return cov_ok();
   });
+}
+
+extern "C" cov_status cov_lora_unmerge(cov_lora* lora) {
+  if (lora == nullptr) return cov_error(COV_INVALID_ARGUMENT, "lora is null");
+  if (!lora->merged)
+    return cov_error(COV_FAILED_PRECONDITION, "the adapters are not merged reversibly");
+  cov_model& model = *lora->model;
+  if (model.merged.back() != lora)
+    return cov_error(COV_FAILED_PRECONDITION, "adapters merged later must be unmerged first");
+  model.kept.valid = false;
+  const float* kept = lora->base.data();
+  for (const cov_lora::Adapter& m : lora->adapters) {
+    std::memcpy(model.buffers[COV_PARAMETERS].data() + m.offset, kept,
+                static_cast<size_t>(m.n * m.k) * sizeof(float));
+    kept += m.n * m.k;
+  }
+  covenant::forget_merge(*lora);
+  return cov_ok();
 }

@@ -99,7 +99,8 @@ struct cov_model {
   covenant::KeptForward kept;
   // Packed weights that generate and replay leave for their next call.
   std::shared_ptr<covenant::GenerationWeights> generation_weights;
-  cov_lora* lora = nullptr;  // adapters in use (engine/lora.h)
+  cov_lora* lora = nullptr;       // adapters in use (engine/lora.h); the base is frozen meanwhile
+  std::vector<cov_lora*> merged;  // reversibly, the last one on top
 
   const float* parameters() const { return buffers[COV_PARAMETERS].data(); }
   float eps() const { return static_cast<float>(shape.rms_norm_eps); }

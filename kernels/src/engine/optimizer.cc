@@ -132,6 +132,9 @@ extern "C" cov_status cov_model_optimizer_step(cov_model* model, const cov_adamw
   if (model == nullptr) return cov_error(COV_INVALID_ARGUMENT, "model is null");
   return covenant::guarded([&] {
     covenant::check_optimizer(options);
+    if (model->lora != nullptr)
+      return cov_error(COV_FAILED_PRECONDITION,
+                       "adapters are in use and the base is frozen; step the adapters");
     model->kept.valid = false;
     const double norm = covenant::optimizer_step(*model, *options);
     if (gradient_norm != nullptr) *gradient_norm = static_cast<float>(norm);

@@ -65,7 +65,7 @@ void rmsnorm_backward(ThreadPool& pool, const float* x, const float* gain, const
       kernel.rmsnorm_backward(x + i * d, gain, dy + i * d, dres + i * d, r[i], d, dx + i * d,
                               partial);
   });
-  for (int64_t first = 0; first < rows; first += kRowsPerTask)
+  for (int64_t first = 0; dgain != nullptr && first < rows; first += kRowsPerTask)
     kernel.add(partials + first / kRowsPerTask * d, d, dgain);
 }
 

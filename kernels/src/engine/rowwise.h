@@ -38,7 +38,8 @@ void rmsnorm(ThreadPool& pool, const float* x, const float* gain, float eps, int
 // One row of it.
 float rmsnorm_row(const KernelTable& kernel, const float* x, const float* gain, float eps,
                   int64_t d, Operand y, int64_t row);
-// dx = dres + J^T dy (dx may alias dres); dgain += its gradient, summed per block, blocks in order.
+// dx = dres + J^T dy (dx may alias dres); dgain += its gradient, summed per block, blocks in order,
+// unless null.
 // partials: rmsnorm_partials_size() floats.
 void rmsnorm_backward(ThreadPool& pool, const float* x, const float* gain, const float* r,
                       const float* dy, const float* dres, int64_t rows, int64_t d, float* dx,

@@ -5,6 +5,7 @@
 
 #include "engine/groups.h"
 #include "engine/head.h"
+#include "engine/lora.h"
 #include "engine/optimizer.h"
 
 namespace covenant {
@@ -152,9 +153,10 @@ cov_status backward(cov_model& model, const float* coefficients, uint64_t count)
     if (!std::isfinite(coefficients[i]))
       return cov_error(COV_NON_FINITE, "coefficient %llu is not finite",
                        static_cast<unsigned long long>(i));
+  const Groups groups(kept.sequences, kept.length);
+  if (model.lora != nullptr) prepare_lora(*model.lora, groups.size(0) * groups.length);
   kept.valid = false;
   pack_weights(model, true);
-  const Groups groups(kept.sequences, kept.length);
   const HeadOutput nothing{nullptr, nullptr, nullptr, nullptr, 0, kept.inverse_temperature};
   for (int64_t group = 0; group < groups.count(); ++group) {
     const GroupRows rows(groups, group, kept.targets.data());
@@ -171,7 +173,10 @@ cov_status train_step(cov_model& model, const cov_batch& batch, const cov_adamw_
   const int64_t scored = std::count_if(batch.targets, batch.targets + count,
                                        [](int32_t target) { return target >= 0; });
   if (scored == 0) return cov_error(COV_INVALID_ARGUMENT, "no position of the batch is scored");
-  for (cov_buffer which : {COV_GRADIENTS, COV_FIRST_MOMENT, COV_SECOND_MOMENT}) model.state(which);
+  cov_lora* const lora = model.lora;
+  if (lora != nullptr) prepare_lora(*lora, groups.size(0) * groups.length);
+  for (cov_buffer which : {COV_GRADIENTS, COV_FIRST_MOMENT, COV_SECOND_MOMENT})
+    lora == nullptr ? model.state(which) : lora->state(which);
   model.kept.valid = false;
   pack_weights(model, false);
   pack_weights(model, true);
@@ -189,9 +194,10 @@ cov_status train_step(cov_model& model, const cov_batch& batch, const cov_adamw_
       forward_group(model, tokens, rows, model.activations);
       backward_group(model, tokens, rows, model.activations, output, nullptr, coefficient);
     }
-    gradient_norm = optimizer_step(model, options);
+    gradient_norm =
+        lora == nullptr ? optimizer_step(model, options) : lora_optimizer_step(*lora, options);
   } catch (...) {
-    clear_gradients(model);  // a half-finished sum is of no use to anyone
+    lora == nullptr ? clear_gradients(model) : lora->clear_gradients();  // half-finished sums
     throw;
   }
   double sum = 0.0;

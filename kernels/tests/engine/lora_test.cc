@@ -130,7 +130,6 @@ void test_gradients(int32_t targets) {
     own += static_cast<double>(task.coefficients[t] * task.log_probs[t]);
   CHECK_NEAR(own, loss(p), 1e-3);
   CHECK_OK(cov_model_backward(model, task.coefficients.data(), kLength));
-  CHECK_OK(cov_lora_collect(adapters.lora));
   const float* g = adapters.buffer(COV_GRADIENTS);
   Numbers numbers(44);
   double largest = 0;
@@ -146,7 +145,7 @@ void test_gradients(int32_t targets) {
     CHECK_NEAR(g[i], expected, 2e-3 + 2e-3 * std::fabs(expected));
   }
   CHECK(largest > 0.05);
-  // The base's own gradients are cleared and its parameters untouched.
+  // The base has no gradients and its parameters are untouched.
   const float* base_gradients = model.buffer(COV_GRADIENTS);
   CHECK(std::all_of(base_gradients, base_gradients + base.size(),
                     [](float x) { return x == 0.0f; }));
@@ -161,7 +160,6 @@ double train(cov_model* model, cov_lora* lora, Task& task, int steps) {
     loss = 0;
     for (float log_prob : task.log_probs) loss -= static_cast<double>(log_prob) / kLength;
     CHECK_OK(cov_model_backward(model, task.coefficients.data(), kLength));
-    CHECK_OK(cov_lora_collect(lora));
     float norm = 0;
     CHECK_OK(cov_lora_optimizer_step(lora, &kAdamw, &norm));
     CHECK(norm > 0);
@@ -208,7 +206,7 @@ void test_training() {
   task.forward(model, false);
   const std::vector<float> unmerged = task.log_probs;
   CHECK(unmerged != plain);
-  CHECK_OK(cov_lora_merge(again.lora));
+  CHECK_OK(cov_lora_merge(again.lora, 0));
   task.forward(model, false);
   CHECK(task.log_probs == unmerged);
   CHECK_OK(cov_model_use_lora(model, nullptr));
@@ -251,13 +249,121 @@ void test_generation() {
   for (int32_t type = 0; type < 3; ++type) without[type] = generate(type);
   CHECK_OK(cov_model_use_lora(model, adapters.lora));
   for (int32_t type = 0; type < 3; ++type) with[type] = generate(type);
-  CHECK_OK(cov_lora_merge(adapters.lora));
+  CHECK_OK(cov_lora_merge(adapters.lora, 0));
   CHECK_OK(cov_model_use_lora(model, nullptr));
   for (int32_t type = 0; type < 3; ++type) merged[type] = generate(type);
   for (int32_t type = 0; type < 3; ++type) {
     CHECK(with[type] != without[type]);
     CHECK(with[type] == merged[type]);
   }
+}
+
+// Gradients have the same bits for every thread count and, in fp32, on every CPU path; in bf16 they
+// are near those in fp32.
+void test_bits() {
+  const cov_model_shape shape = small_shape();
+  const std::vector<float> base = lively_parameters(shape, 50);
+  Task task(shape);
+  const auto gradients = [&](int threads, int32_t compute) {
+    TestModel model(shape, base, threads, 0, compute);
+    Adapters adapters(model, 127, 5);
+    CHECK_OK(cov_model_use_lora(model, adapters.lora));
+    task.forward(model, true);
+    CHECK_OK(cov_model_backward(model, task.coefficients.data(), kLength));
+    const float* g = adapters.buffer(COV_GRADIENTS);
+    return std::vector<float>(g, g + adapters.size);
+  };
+  const std::vector<float> expected = gradients(1, COV_COMPUTE_F32);
+  for (const std::string& path : available_paths()) {
+    CHECK_OK(cov_set_cpu_path(path.c_str()));
+    CHECK(gradients(3, COV_COMPUTE_F32) == expected);
+    const std::vector<float> rounded = gradients(1, COV_COMPUTE_BF16);
+    CHECK(gradients(4, COV_COMPUTE_BF16) == rounded);
+    double difference = 0, norm = 0;
+    for (size_t i = 0; i < expected.size(); ++i) {
+      difference += std::pow(static_cast<double>(rounded[i] - expected[i]), 2);
+      norm += std::pow(static_cast<double>(expected[i]), 2);
+    }
+    CHECK(norm > 0 && difference < 0.05 * 0.05 * norm && difference > 0);
+  }
+  cov_set_cpu_path(nullptr);
+}
+
+// A training step of the model trains the adapters alone, needs no gradients or moments of the base,
+// and does what its parts do.
+void test_train_step() {
+  const cov_model_shape shape = small_shape();
+  const std::vector<float> base = lively_parameters(shape, 51);
+  TestModel whole(shape, base), parts(shape, base);
+  Task task(shape);
+  Adapters one(whole, 127, 4, false), two(parts, 127, 4, false);
+  CHECK_OK(cov_model_use_lora(whole, one.lora));
+  CHECK_OK(cov_model_use_lora(parts, two.lora));
+  double first = 0, last = 0;
+  for (int step = 0; step < 10; ++step) {
+    float norm = 0;
+    CHECK_OK(cov_model_train_step(whole, &task.batch, &kAdamw, &last, &norm));
+    CHECK(norm > 0);
+    if (step == 0) first = last;
+    CHECK_NEAR(train(parts, two.lora, task, 1), last, 1e-4 * first);
+  }
+  CHECK(last < 0.9 * first);
+  CHECK(std::memcmp(whole.buffer(COV_PARAMETERS), base.data(), base.size() * 4) == 0);
+  CHECK(cov_lora_step_count(one.lora) == 10 && cov_model_step_count(whole) == 0);
+  CHECK_CODE(cov_model_optimizer_step(whole, &kAdamw, nullptr), COV_FAILED_PRECONDITION);
+  // Less memory than the gradients and moments of the base alone would take.
+  TestModel full(shape, base);
+  CHECK_OK(cov_model_train_step(full, &task.batch, &kAdamw, nullptr, nullptr));
+  const uint64_t saved = cov_model_memory_peak_bytes(full) + cov_lora_memory_bytes(two.lora);
+  CHECK(saved >= cov_model_memory_peak_bytes(parts) + 3 * base.size() * 4);
+  CHECK(cov_lora_memory_bytes(one.lora) >= 4 * one.size * 4);
+  // A step that fails clears the sums and leaves A and B.
+  const std::vector<float> kept(one.parameters, one.parameters + one.size);
+  one.buffer(COV_GRADIENTS)[3] = INFINITY;
+  CHECK_CODE(cov_model_train_step(whole, &task.batch, &kAdamw, nullptr, nullptr), COV_NON_FINITE);
+  CHECK(one.buffer(COV_GRADIENTS)[3] == 0.0f);
+  CHECK(std::equal(kept.begin(), kept.end(), one.parameters));
+}
+
+// Several adapters on one base: switched at will, merged on top of each other and taken off again.
+void test_several() {
+  const cov_model_shape shape = small_shape();
+  const std::vector<float> base = lively_parameters(shape, 52);
+  TestModel model(shape, base);
+  Task task(shape);
+  Adapters one(model, COV_LORA_Q | COV_LORA_DOWN), two(model, 127, 7);
+  const auto says = [&](cov_lora* lora) {
+    CHECK_OK(cov_model_use_lora(model, lora));
+    task.forward(model, false);
+    return task.log_probs;
+  };
+  const std::vector<float> plain = says(nullptr), first = says(one.lora), second = says(two.lora);
+  CHECK(first != plain && second != plain && first != second);
+  CHECK(says(one.lora) == first && says(nullptr) == plain);
+  CHECK_OK(cov_lora_merge(one.lora, 1));
+  CHECK(says(nullptr) == first && says(one.lora) == first);
+  CHECK_CODE(cov_lora_merge(one.lora, 0), COV_FAILED_PRECONDITION);
+  CHECK_CODE(cov_model_train_step(model, &task.batch, &kAdamw, nullptr, nullptr),
+             COV_FAILED_PRECONDITION);
+  CHECK_CODE(cov_lora_optimizer_step(one.lora, &kAdamw, nullptr), COV_FAILED_PRECONDITION);
+  CHECK_OK(cov_lora_merge(two.lora, 1));
+  CHECK(says(nullptr) != first);
+  CHECK_CODE(cov_lora_unmerge(one.lora), COV_FAILED_PRECONDITION);
+  CHECK_OK(cov_lora_unmerge(two.lora));
+  CHECK(says(nullptr) == first);
+  CHECK_OK(cov_lora_unmerge(one.lora));
+  CHECK(std::memcmp(model.buffer(COV_PARAMETERS), base.data(), base.size() * 4) == 0);
+  CHECK(says(one.lora) == first);
+  // Released while merged, it leaves the merged weights and no trace.
+  {
+    Adapters third(model, COV_LORA_V);
+    CHECK_OK(cov_lora_merge(third.lora, 1));
+    CHECK_OK(cov_lora_merge(two.lora, 1));
+  }
+  CHECK_OK(cov_lora_unmerge(two.lora));
+  CHECK(says(nullptr) != plain);
+  CHECK_CODE(cov_lora_unmerge(two.lora), COV_FAILED_PRECONDITION);
+  CHECK_CODE(cov_lora_unmerge(nullptr), COV_INVALID_ARGUMENT);
 }
 
 void test_bad_input() {
@@ -274,7 +380,8 @@ void test_bad_input() {
     Adapters adapters(model, 5);
     CHECK(cov_model_memory_bytes(model) > before);
     CHECK_CODE(cov_model_use_lora(other, adapters.lora), COV_INVALID_ARGUMENT);
-    CHECK_CODE(cov_lora_collect(adapters.lora), COV_FAILED_PRECONDITION);
+    CHECK_CODE(cov_lora_unmerge(adapters.lora), COV_FAILED_PRECONDITION);
+    CHECK(cov_lora_memory_bytes(nullptr) == 0 && cov_lora_step_count(nullptr) == 0);
     CHECK_CODE(cov_lora_set_step_count(adapters.lora, -1), COV_INVALID_ARGUMENT);
     CHECK_CODE(cov_lora_optimizer_step(adapters.lora, nullptr, nullptr), COV_INVALID_ARGUMENT);
     float* g = adapters.buffer(COV_GRADIENTS);
@@ -300,6 +407,9 @@ int main() {
   for (const int32_t targets : {1, 2, 4, 8, 16, 32, 64, 127}) test_gradients(targets);
   test_training();
   test_generation();
+  test_bits();
+  test_train_step();
+  test_several();
   test_bad_input();
   TEST_MAIN_END("lora_test");
 }

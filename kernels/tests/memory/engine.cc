@@ -8,6 +8,7 @@
 
 #include "../engine/support.h"
 #include "covenant/generator.h"
+#include "covenant/lora.h"
 
 using namespace covenant_test;
 
@@ -182,6 +183,46 @@ void test_training(int threads, cov_compute compute) {
        [&] { return f.parameters_are(stepped) && cov_model_step_count(*f.model) == 1; }});
 }
 
+// Adapters: a refused allocation anywhere leaves base and adapters as they were.
+void test_lora(int threads, cov_compute compute) {
+  Fixture f;
+  f.threads = threads;
+  f.compute = compute;
+  cov_lora* lora = nullptr;
+  const auto prepare = [&] {
+    cov_lora_release(lora);
+    lora = nullptr;
+    f.fresh();
+  };
+  const auto work = [&]() -> cov_status {
+    const cov_lora_options options = {3, 2.0f, 127, 5};
+    if (lora == nullptr) {
+      const cov_status created = cov_lora_create(*f.model, &options, &lora);
+      if (created.code != COV_OK) return created;
+      if (cov_model_use_lora(*f.model, lora).code != COV_OK) std::abort();
+    }
+    if (cov_lora_step_count(lora) == 0) {
+      const cov_status stepped =
+          cov_model_train_step(*f.model, &f.batch, &kAdamw, &f.loss, nullptr);
+      if (stepped.code != COV_OK) return stepped;
+    }
+    const cov_status merged = cov_lora_merge(lora, 1);
+    return merged.code == COV_OK ? cov_lora_unmerge(lora) : merged;
+  };
+  const auto values = [&] {
+    float* data = nullptr;
+    uint64_t length = 0;
+    CHECK_OK(cov_lora_buffer(lora, COV_PARAMETERS, &data, &length));
+    return std::vector<float>(data, data + length);
+  };
+  prepare();
+  CHECK_OK(work());
+  const std::vector<float> expected = values();
+  run({"adapters", prepare, work, [&] { return f.parameters_are(f.initial); },
+       [&] { return values() == expected && f.parameters_are(f.initial); }});
+  cov_lora_release(lora);
+}
+
 void test_generation(int threads, cov_weight_type weights) {
   Fixture f;
   f.threads = threads;
@@ -276,8 +317,10 @@ int main() {
   const int64_t before = live.load();
   for (const int threads : {1, 3}) {
     test_creation(threads);
-    for (const cov_compute compute : {COV_COMPUTE_F32, COV_COMPUTE_BF16})
+    for (const cov_compute compute : {COV_COMPUTE_F32, COV_COMPUTE_BF16}) {
       test_training(threads, compute);
+      test_lora(threads, compute);
+    }
     for (const cov_weight_type weights : {COV_WEIGHTS_F32, COV_WEIGHTS_BF16, COV_WEIGHTS_INT8}) {
       test_generation(threads, weights);
       test_generator(threads, weights);
