@@ -50,7 +50,7 @@ class Subject {
     options.threads = one_core() ? 1 : 0;
     require(cov_model_create(&shape_, &options, &model_));
     for (int32_t type = COV_WEIGHTS_F32; type <= COV_WEIGHTS_INT8; ++type) {
-      const cov_generator_options with = {type, 0, 0, 0};
+      const cov_generator_options with = {type, 0, 0, 0, 0};
       pack_s_[type] =
           time_s([&] { require(cov_generator_create(model_, &with, &generators_[type])); });
     }

@@ -30,6 +30,8 @@ typedef struct cov_generator_options {
   int32_t max_batch;   // sequences that are computed in turn; 0: 32, at most 1024
   int32_t step_rows;   // rows of one step: a long prompt is cut into chunks; 0: 256, at most 65536
   int64_t page_limit;  // pages at once; 0: as many as the model's memory limit allows
+  // Requests at once, computed and waiting; 0: 4096, at most 2^20. What is more is COV_BUSY.
+  int32_t request_limit;
 } cov_generator_options;
 
 // Takes a snapshot of the parameters in the wanted type and retains the model. *generator is NULL on
@@ -44,7 +46,7 @@ void cov_generator_release(cov_generator* generator);
 cov_status cov_generator_refresh(cov_generator* generator);
 
 // Queues a request; everything is copied. fingerprint may be NULL. COV_MEMORY_LIMIT when the request
-// may need more pages than there can be.
+// may need more pages than there can be; COV_BUSY when request_limit requests have not ended yet.
 cov_status cov_generator_submit(cov_generator* generator, const cov_generate_request* request,
                                 const cov_fingerprint_options* fingerprint, int32_t top_count,
                                 uint64_t* id);

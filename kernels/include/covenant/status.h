@@ -20,7 +20,8 @@ typedef enum cov_code {
   COV_FAILED_PRECONDITION = 7,  // for example backward without a kept forward
   COV_MALFORMED = 8,            // bytes that do not follow their format
   COV_UNSUPPORTED = 9,          // this machine cannot do what was asked
-  COV_INTERNAL = 10             // a defect in this library
+  COV_INTERNAL = 10,            // a defect in this library
+  COV_BUSY = 11                 // a queue is full; the same call may succeed later
 } cov_code;
 
 // `code` is a cov_code; `message` is empty when code is COV_OK, always NUL-terminated.

@@ -43,6 +43,8 @@ extern "C" const char* cov_code_name(int32_t code) {
       return "MALFORMED";
     case COV_UNSUPPORTED:
       return "UNSUPPORTED";
+    case COV_BUSY:
+      return "BUSY";
     default:
       return "INTERNAL";
   }

@@ -146,7 +146,6 @@ extern "C" cov_status cov_lora_create(cov_model* model, const cov_lora_options* 
     created->model = model;
     created->rank = options->rank;
     created->scale = options->alpha / static_cast<float>(options->rank);
-    const int64_t query = l.attention.query_width(), kv = l.attention.kv_heads * l.attention.dim;
     covenant::lay_out(*created, l, options->targets);
     covenant::initialise(*created, options->seed);
     cov_model_retain(model);

@@ -3,6 +3,10 @@
 
 #include "generate/generator.h"
 
+namespace {
+constexpr int32_t kRequestsDefault = 4096, kRequestsMax = 1 << 20;
+}  // namespace
+
 struct cov_generator {
   // Released last: the other members live in the model's memory.
   struct ModelHandle {
@@ -34,10 +38,14 @@ extern "C" cov_status cov_generator_create(cov_model* model, const cov_generator
                      options->step_rows);
   if (options->page_limit < 0)
     return cov_error(COV_INVALID_ARGUMENT, "page_limit must not be negative");
+  if (options->request_limit < 0 || options->request_limit > kRequestsMax)
+    return cov_error(COV_INVALID_ARGUMENT, "request_limit is %d, must be in [0, %d]",
+                     options->request_limit, kRequestsMax);
   return covenant::guarded([&] {
     const covenant::GeneratorLimits limits = {
         options->max_batch == 0 ? 32 : options->max_batch,
-        options->step_rows == 0 ? 256 : options->step_rows, options->page_limit};
+        options->step_rows == 0 ? 256 : options->step_rows, options->page_limit,
+        options->request_limit == 0 ? kRequestsDefault : options->request_limit};
     std::unique_ptr<cov_generator> created(
         new cov_generator{cov_generator::ModelHandle(model), limits, {}, nullptr});
     created->weights.pack(*model, options->weights);

@@ -72,6 +72,10 @@ uint64_t Generator::submit(const cov_generate_request& r,
     throw Failure{cov_error(COV_MEMORY_LIMIT, "the request may need %lld pages, there are %lld",
                             static_cast<long long>(pages),
                             static_cast<long long>(limits_.page_limit))};
+  const auto requests = static_cast<int64_t>(running_.size() + waiting_.size());
+  if (requests >= limits_.request_limit)
+    throw Failure{cov_error(COV_BUSY, "%lld requests are under way already, which is the limit",
+                            static_cast<long long>(requests))};
   auto sequence = std::make_unique<Sequence>();
   // Drawing a token must not allocate.
   sequence->tokens.reserve(static_cast<size_t>(r.prompt_length + r.max_new_tokens));

@@ -23,6 +23,7 @@ struct GeneratorLimits {
   int32_t batch;       // sequences that have pages at once
   int32_t step_rows;   // rows of one step, unless more sequences decode
   int64_t page_limit;  // 0: as the memory allows
+  int64_t request_limit = INT64_MAX;  // that have not ended
 };
 
 // One request and its state.

@@ -34,6 +34,7 @@ class Sampler {
 
  private:
   void keep_largest(const SamplerOptions& options);
+  bool keep_top_p(float top_p);
 
   int64_t vocab_;
   const float* logits_ = nullptr;
@@ -41,6 +42,7 @@ class Sampler {
   double total_ = 0.0;
   std::vector<float> weights_;
   std::vector<int32_t> order_;
+  std::vector<double> buckets_;  // sums of weights whose leading bits agree
 };
 
 }  // namespace covenant

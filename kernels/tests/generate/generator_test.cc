@@ -114,7 +114,7 @@ void test_schedule(cov_model* model, const cov_model_shape& shape, uint32_t seed
   cov_generator* generator = nullptr;
   const int64_t pages_most = (shape.max_positions + 14) / 16;
   const cov_generator_options options = {weights, 1 + numbers.below(7), 1 + numbers.below(40),
-                                         seed % 2 == 0 ? 0 : pages_most + numbers.below(6)};
+                                         seed % 2 == 0 ? 0 : pages_most + numbers.below(6), 0};
   CHECK_OK(cov_generator_create(model, &options, &generator));
   Completions completions;
   std::map<uint64_t, size_t> job_of;
@@ -175,7 +175,7 @@ void test_pages_run_out() {
     job.request.stop_token_count = 0;
   }
   cov_generator* generator = nullptr;
-  const cov_generator_options options = {COV_WEIGHTS_F32, 0, 0, 8};
+  const cov_generator_options options = {COV_WEIGHTS_F32, 0, 0, 8, 0};
   CHECK_OK(cov_generator_create(model, &options, &generator));
   Completions completions;
   for (const Job& job : jobs)
@@ -205,7 +205,7 @@ void test_memory_limit() {
   jobs[1].request.max_new_tokens = 2;
   jobs[1].request.prompt_length = std::min(jobs[1].request.prompt_length, 10);
   cov_generator* generator = nullptr;
-  const cov_generator_options options = {COV_WEIGHTS_F32, 1, 16, 0};
+  const cov_generator_options options = {COV_WEIGHTS_F32, 1, 16, 0, 0};
   CHECK_OK(cov_generator_create(roomy, &options, &generator));
   CHECK_OK(cov_generator_submit(generator, &jobs[1].request, nullptr, 0, nullptr));
   Completions completions;
@@ -242,7 +242,7 @@ void test_prefix_sharing() {
       job.request.max_new_tokens = new_tokens;
       job.request.temperature = 1;
       cov_generator* generator = nullptr;
-      const cov_generator_options options = {COV_WEIGHTS_F32, 16, 0, 0};
+      const cov_generator_options options = {COV_WEIGHTS_F32, 16, 0, 0, 0};
       CHECK_OK(cov_generator_create(model, &options, &generator));
       Completions completions;
       for (int32_t i = 0; i < 8; ++i) {
@@ -276,7 +276,7 @@ void test_memory_returns() {
   uint64_t steady = 0;
   for (int round = 0; round < 40; ++round) {
     cov_generator* generator = nullptr;
-    const cov_generator_options options = {round % 3, 0, 0, 0};
+    const cov_generator_options options = {round % 3, 0, 0, 0, 0};
     CHECK_OK(cov_generator_create(model, &options, &generator));
     Completions completions;
     for (const Job& job : jobs)
@@ -355,7 +355,7 @@ void test_non_finite() {
   const int32_t good[3] = {1, 2, 3}, bad[3] = {1, 5, 3};
   for (int32_t weights = 0; weights < 3; ++weights) {
     cov_generator* generator = nullptr;
-    const cov_generator_options options = {weights, 0, 0, 0};
+    const cov_generator_options options = {weights, 0, 0, 0, 0};
     CHECK_OK(cov_generator_create(model, &options, &generator));
     Completions completions;
     for (const int32_t* prompt : {good, bad, good}) {
@@ -374,12 +374,45 @@ void test_non_finite() {
   }
 }
 
+// Requests beyond the limit are refused until others have ended, and harm nobody.
+void test_request_limit() {
+  const cov_model_shape shape = tiny_shape();
+  TestModel model(shape, lively_parameters(shape, 35));
+  cov_generator* generator = nullptr;
+  const cov_generator_options options = {COV_WEIGHTS_F32, 2, 0, 0, 3};
+  CHECK_OK(cov_generator_create(model, &options, &generator));
+  const int32_t prompt[1] = {1};
+  cov_generate_request request = {};
+  request.prompt = prompt;
+  request.prompt_length = 1;
+  request.max_new_tokens = 2;
+  Completions completions;
+  const auto submit = [&] {
+    return cov_generator_submit(generator, &request, nullptr, 0, nullptr);
+  };
+  for (int round = 0; round < 3; ++round) {
+    for (int i = 0; i < 3; ++i) CHECK_OK(submit());
+    const cov_status refused = submit();
+    CHECK(refused.code == COV_BUSY);
+    CHECK(std::string(refused.message) == "3 requests are under way already, which is the limit");
+    CHECK(std::string(cov_code_name(COV_BUSY)) == "BUSY");
+    int32_t active = 3;
+    CHECK_OK(cov_generator_step(generator, take, &completions, &active));
+    CHECK(active == 3 && submit().code == COV_BUSY);
+    CHECK_OK(cov_generator_cancel(generator, static_cast<uint64_t>(4 * round + 3)));
+    CHECK_OK(submit());
+    while (active > 0) CHECK_OK(cov_generator_step(generator, take, &completions, &active));
+  }
+  cov_generator_release(generator);
+}
+
 void test_bad_input() {
   const cov_model_shape shape = tiny_shape();
   TestModel model(shape, lively_parameters(shape, 34));
   cov_generator* generator = nullptr;
   const cov_generator_options bad[] = {
-      {3, 0, 0, 0}, {-1, 0, 0, 0}, {0, 1025, 0, 0}, {0, -1, 0, 0}, {0, 0, -1, 0}, {0, 0, 0, -1}};
+      {3, 0, 0, 0, 0},  {-1, 0, 0, 0, 0}, {0, 1025, 0, 0, 0}, {0, -1, 0, 0, 0},
+      {0, 0, -1, 0, 0}, {0, 0, 0, -1, 0}, {0, 0, 0, 0, -1},   {0, 0, 0, 0, (1 << 20) + 1}};
   for (const cov_generator_options& options : bad)
     CHECK_CODE(cov_generator_create(model, &options, &generator), COV_INVALID_ARGUMENT);
   const cov_generator_options options = {};
@@ -416,6 +449,7 @@ int main() {
   test_memory_returns();
   test_types();
   test_non_finite();
+  test_request_limit();
   test_bad_input();
   TEST_MAIN_END("generate/generator");
 }
