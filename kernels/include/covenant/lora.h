@@ -52,8 +52,8 @@ cov_status cov_lora_create(cov_model* model, const cov_lora_options* options, co
 // Stops their use; what was merged stays so. NULL does nothing.
 void cov_lora_release(cov_lora* lora);
 
-// From the next call on the model works with these adapters, or with none when NULL. Kept
-// activations are dropped. While adapters are in use the base is frozen: cov_model_backward adds to
+// From the next call on the model works with these adapters, or with none when NULL. A change drops
+// kept activations. While adapters are in use the base is frozen: cov_model_backward adds to
 // their COV_GRADIENTS, cov_model_train_step trains them, and cov_model_optimizer_step is
 // COV_FAILED_PRECONDITION.
 cov_status cov_model_use_lora(cov_model* model, cov_lora* lora);

@@ -31,6 +31,17 @@ void throw_if_failed(Napi::Env env, const cov_status& status) {
 
 namespace {
 
+void check_memory(const Napi::Value& buffer, const char* name) {
+  const Napi::Env env = buffer.Env();
+  if (!buffer.IsArrayBuffer())
+    throw invalid(env, std::string(name) + " must not lie in a SharedArrayBuffer");
+  bool detached = false;
+  if (napi_is_detached_arraybuffer(env, buffer, &detached) == napi_ok && detached)
+    throw invalid(env, std::string(name) + " lies in an ArrayBuffer that was transferred away");
+  if (buffer.As<Napi::Object>().Get("resizable").ToBoolean())
+    throw invalid(env, std::string(name) + " must not lie in a resizable ArrayBuffer");
+}
+
 template <typename T>
 View<T> view_of(const Napi::Value& value, const char* name, napi_typedarray_type type,
                 const char* type_name) {
@@ -39,9 +50,11 @@ View<T> view_of(const Napi::Value& value, const char* name, napi_typedarray_type
     napi_typedarray_type actual = napi_int8_array;
     size_t length = 0;
     void* data = nullptr;
-    if (napi_get_typedarray_info(env, value, &actual, &length, &data, nullptr, nullptr) ==
+    napi_value buffer = nullptr;
+    if (napi_get_typedarray_info(env, value, &actual, &length, &data, &buffer, nullptr) ==
             napi_ok &&
         actual == type) {
+      check_memory(Napi::Value(env, buffer), name);
       return {static_cast<T*>(data), length, value};
     }
   }
@@ -101,6 +114,15 @@ Napi::Object object_of(const Napi::Value& value, const char* name) {
 Napi::Array array_of(const Napi::Value& value, const char* name) {
   if (!value.IsArray()) throw invalid(value.Env(), std::string(name) + " must be an array");
   return value.As<Napi::Array>();
+}
+
+uint64_t seed_number_of(const Napi::Value& value, const char* name) {
+  if (!value.IsBigInt()) throw invalid(value.Env(), std::string(name) + " must be a bigint");
+  bool lossless = false;
+  const uint64_t seed = value.As<Napi::BigInt>().Uint64Value(&lossless);
+  if (!lossless)
+    throw invalid(value.Env(), std::string(name) + " must be from 0 to 2^64 - 1");
+  return seed;
 }
 
 void seed_of(const Napi::Value& value, const char* name, uint8_t seed[32]) {

@@ -35,8 +35,9 @@ struct View {
   Napi::Value value;  // valid only during the call
 };
 
-// Each throws an invalid-argument error naming `name` when the value has another type. The optional
-// forms give an empty view for undefined.
+// Each throws an invalid-argument error naming `name` when the value has another type, or memory that
+// others may change or take away meanwhile: shared, resizable or detached. The optional forms give an
+// empty view for undefined.
 View<float> float32(const Napi::Value& value, const char* name);
 View<float> optional_float32(const Napi::Value& value, const char* name);
 View<int32_t> int32(const Napi::Value& value, const char* name);
@@ -51,6 +52,9 @@ int32_t integer_or(const Napi::Object& object, const char* name, int32_t minimum
                    int32_t otherwise);
 Napi::Object object_of(const Napi::Value& value, const char* name);
 Napi::Array array_of(const Napi::Value& value, const char* name);
+
+// A seed that is a bigint of 64 bits.
+uint64_t seed_number_of(const Napi::Value& value, const char* name);
 
 // Reads a 32-byte seed.
 void seed_of(const Napi::Value& value, const char* name, uint8_t seed[32]);

@@ -20,9 +20,11 @@ export const kernelErrorCodes = [
   "COV_KERNELS_MALFORMED",
   /** Something this machine cannot do. */
   "COV_KERNELS_UNSUPPORTED",
+  /** A queue is full; the same call may succeed later. */
+  "COV_KERNELS_BUSY",
   /** A defect in the kernels. */
   "COV_KERNELS_INTERNAL",
-  /** The model was closed. */
+  /** The model, generator or adapter was closed. */
   "COV_KERNELS_CLOSED",
   /** Too many jobs wait for the engine thread. */
   "COV_KERNELS_QUEUE_FULL",

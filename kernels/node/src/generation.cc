@@ -1,5 +1,6 @@
 #include "generation.h"
 
+#include <deque>
 #include <memory>
 #include <string>
 #include <vector>
@@ -103,7 +104,14 @@ T* required_output(Job& job, const View<T>& view, uint64_t wanted, const char* n
   return view.data;
 }
 
+// Copies tokens, which must not change between their check and their use.
+const int32_t* kept(std::deque<std::vector<int32_t>>& store, const int32_t* data, int32_t count) {
+  store.emplace_back(data, data + count);
+  return store.back().data();
+}
+
 struct GenerateJob {
+  std::deque<std::vector<int32_t>> tokens;
   std::vector<cov_generate_request> requests;
   std::vector<cov_generate_output> outputs;
   cov_fingerprint_options fingerprint{};
@@ -161,9 +169,9 @@ void prepare_generate(const Napi::CallbackInfo& info, ModelEngine& engine, Job& 
   const int32_t dims = fingerprinted ? work->fingerprint.dims : 0;
   for (uint32_t i = 0; i < request_count(requests, outputs); ++i) {
     const Napi::Object request = object_of(requests.Get(i), "a request");
-    work->requests.push_back(request_of(request));
-    job.pin(request.Get("prompt"));
-    job.pin(request.Get("stopTokens"));
+    cov_generate_request& own = work->requests.emplace_back(request_of(request));
+    own.prompt = kept(work->tokens, own.prompt, own.prompt_length);
+    own.stop_tokens = kept(work->tokens, own.stop_tokens, own.stop_token_count);
     work->outputs.push_back(generate_output(object_of(outputs.Get(i), "an output"),
                                             work->requests.back(), dims, work->options.top_count,
                                             job));
@@ -189,6 +197,7 @@ void prepare_generate(const Napi::CallbackInfo& info, ModelEngine& engine, Job& 
 namespace {
 
 struct ReplayJob {
+  std::deque<std::vector<int32_t>> tokens;
   std::vector<cov_replay_request> requests;
   std::vector<cov_replay_output> outputs;
   cov_fingerprint_options fingerprint{};
@@ -196,7 +205,8 @@ struct ReplayJob {
   int32_t weights = COV_WEIGHTS_F32;
 };
 
-cov_replay_request replay_request(const Napi::Object& object, Job& job) {
+cov_replay_request replay_request(const Napi::Object& object,
+                                  std::deque<std::vector<int32_t>>& tokens) {
   const View<int32_t> prompt = int32(object.Get("prompt"), "prompt");
   const View<int32_t> completion = int32(object.Get("completion"), "completion");
   if (prompt.length < 1 || prompt.length > INT32_MAX)
@@ -204,13 +214,11 @@ cov_replay_request replay_request(const Napi::Object& object, Job& job) {
   if (completion.length < 1 || completion.length > INT32_MAX) {
     throw invalid(object.Env(), "completion must have a token");
   }
-  job.pin(prompt.value);
-  job.pin(completion.value);
   cov_replay_request request{};
-  request.prompt = prompt.data;
   request.prompt_length = static_cast<int32_t>(prompt.length);
-  request.completion = completion.data;
+  request.prompt = kept(tokens, prompt.data, request.prompt_length);
   request.completion_length = static_cast<int32_t>(completion.length);
+  request.completion = kept(tokens, completion.data, request.completion_length);
   request.temperature = static_cast<float>(number(object, "temperature"));
   request.top_k = integer(object, "topK", 0, INT32_MAX);
   request.top_p = static_cast<float>(number(object, "topP"));
@@ -244,7 +252,8 @@ void prepare_replay(const Napi::CallbackInfo& info, ModelEngine& engine, Job& jo
   take_cancel_flag(object, job);
   const int32_t dims = work->fingerprinted ? work->fingerprint.dims : 0;
   for (uint32_t i = 0; i < request_count(requests, outputs); ++i) {
-    work->requests.push_back(replay_request(object_of(requests.Get(i), "a request"), job));
+    work->requests.push_back(
+        replay_request(object_of(requests.Get(i), "a request"), work->tokens));
     const auto tokens = static_cast<uint64_t>(work->requests.back().completion_length);
     work->outputs.push_back(
         replay_output(object_of(outputs.Get(i), "an output"), tokens, dims, job));

@@ -1,3 +1,4 @@
+import { cancellation, throwIfAborted } from "./cancellation.ts";
 import { KernelError } from "./errors.ts";
 import type { NativeGenerateOutput, NativeModel, NativeReplayOutput } from "./native.ts";
 import type {
@@ -8,23 +9,6 @@ import type {
   ReplayRequest,
   ReplayResult,
 } from "./types.ts";
-
-/** A flag that the engine reads between tokens, set when the signal aborts. */
-function cancellation(signal: AbortSignal | undefined) {
-  const flag = new Int32Array(1);
-  const abort = () => {
-    Atomics.store(flag, 0, 1);
-  };
-  signal?.addEventListener("abort", abort, { once: true });
-  return { flag, abort, release: () => signal?.removeEventListener("abort", abort) };
-}
-
-function throwIfAborted(signal: AbortSignal | undefined) {
-  if (!signal?.aborted) return;
-  throw new KernelError("COV_KERNELS_CANCELLED", "The caller aborted before the job began.", {
-    cause: signal.reason,
-  });
-}
 
 function generateOutput(
   tokens: number,

@@ -3,6 +3,7 @@
 #include <chrono>
 #include <map>
 #include <mutex>
+#include <set>
 #include <utility>
 #include <vector>
 
@@ -39,14 +40,16 @@ struct Event {
 };
 
 struct GeneratorEngine {
-  explicit GeneratorEngine(std::shared_ptr<ModelEngine> owner) : model(std::move(owner)) {}
+  explicit GeneratorEngine(ModelHandle of)
+      : model(std::move(of.engine)), adapter(std::move(of.adapter)) {}
   ~GeneratorEngine() {
     // Rarely a wait: only when the object goes while a job of the model runs.
-    const std::lock_guard<std::mutex> lock(model->busy);
+    const std::lock_guard lock(model->busy);
     cov_generator_release(generator);
   }
 
   std::shared_ptr<ModelEngine> model;
+  std::shared_ptr<Adapter> adapter;  // whose weights it takes; null: the model's own
   cov_generator* generator = nullptr;  // engine thread
   int32_t stop = 0;                    // set when the model closes
 
@@ -149,14 +152,18 @@ void take_inbox(GeneratorEngine& engine, std::vector<Event>& events) {
     submissions.swap(engine.inbox);
     cancels.swap(engine.cancels);
   }
-  for (Submission& submission : submissions) submit_now(engine, submission, events);
-  for (const int64_t key : cancels)
-    for (auto it = engine.known.begin(); it != engine.known.end(); ++it) {
-      if (it->second.key != key) continue;
-      (void)cov_generator_cancel(engine.generator, it->first);
-      engine.known.erase(it);
-      break;
+  // Those who leave make room for those who come; some were never heard of here.
+  const std::set<int64_t> gone(cancels.begin(), cancels.end());
+  for (auto it = engine.known.begin(); !gone.empty() && it != engine.known.end();) {
+    if (gone.count(it->second.key) == 0) {
+      ++it;
+      continue;
     }
+    (void)cov_generator_cancel(engine.generator, it->first);
+    it = engine.known.erase(it);
+  }
+  for (Submission& submission : submissions)
+    if (gone.count(submission.key) == 0) submit_now(engine, submission, events);
 }
 
 // Steps until nothing is left or the slice is over.
@@ -190,6 +197,12 @@ cov_status drive(GeneratorEngine& engine, Job& job, bool& more) {
     if (status.code != COV_OK) return status;
     if (!more || std::chrono::steady_clock::now() >= end) return cov_ok();
   }
+}
+
+cov_status closed(Job& job) {
+  const cov_status status = cov_error(COV_FAILED_PRECONDITION, "the generator is closed");
+  job.refuse(status, "COV_KERNELS_CLOSED");
+  return status;
 }
 
 // ---- the class ---------------------------------------------------------------------------------
@@ -244,8 +257,7 @@ class Generator : public Napi::ObjectWrap<Generator> {
     job->cancel = &engine_->stop;
     const auto more = std::make_shared<bool>(false);
     job->run = [engine = engine_.get(), more, raw = job.get()] {
-      if (engine->generator == nullptr)
-        return cov_error(COV_FAILED_PRECONDITION, "the generator is closed");
+      if (engine->generator == nullptr) return closed(*raw);
       return drive(*engine, *raw, *more);
     };
     job->result = [more](Napi::Env env) -> Napi::Value { return Napi::Boolean::New(env, *more); };
@@ -254,7 +266,11 @@ class Generator : public Napi::ObjectWrap<Generator> {
 
   Napi::Value refresh(const Napi::CallbackInfo& info) {
     auto job = new_job(info);
-    job->run = [engine = engine_.get()] { return cov_generator_refresh(engine->generator); };
+    job->run = [engine = engine_.get(), raw = job.get()] {
+      if (engine->generator == nullptr) return closed(*raw);
+      const cov_status status = use_adapter(*engine->model, engine->adapter.get(), *raw);
+      return status.code == COV_OK ? cov_generator_refresh(engine->generator) : status;
+    };
     return engine_->model->submit(std::move(job));
   }
 
@@ -288,15 +304,15 @@ class Generator : public Napi::ObjectWrap<Generator> {
 
 }  // namespace
 
-void prepare_generator(const Napi::CallbackInfo& info, std::shared_ptr<ModelEngine> model,
-                       Job& job) {
+void prepare_generator(const Napi::CallbackInfo& info, ModelHandle of, Job& job) {
   const Napi::Object object = object_of(info[0], "options");
   cov_generator_options options{};
   options.weights = weights_of(object);
   options.max_batch = integer(object, "maxBatch", 0, 1024);
   options.step_rows = integer(object, "stepRows", 0, 65536);
   options.page_limit = integer(object, "pageLimit", 0, INT32_MAX);
-  const auto engine = std::make_shared<GeneratorEngine>(std::move(model));
+  options.request_limit = integer(object, "requestLimit", 0, 1 << 20);
+  const auto engine = std::make_shared<GeneratorEngine>(std::move(of));
   job.run = [options, raw = engine.get()] {
     const cov_status status = cov_generator_create(raw->model->model, &options, &raw->generator);
     if (status.code == COV_OK) raw->state = cov_generator_get_state(raw->generator);

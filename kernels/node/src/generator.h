@@ -6,12 +6,12 @@
 
 #include <memory>
 
+#include "adapter.h"
 #include "jobs.h"
-#include "model_engine.h"
 
 namespace covenant_node {
 
-// createGenerator({weights?, maxBatch, stepRows, pageLimit}) -> Promise<Generator>, with
+// createGenerator({weights?, maxBatch, stepRows, pageLimit, requestLimit}) -> Promise<Generator>, with
 //   submit(key, request, {fingerprint?, topCount})  queues; what is wrong with it comes as an event
 //   cancel(key)                                     no event of the request follows a later slice
 //   drive(onEvents) -> Promise<boolean>             one slice of steps; whether requests are left
@@ -20,7 +20,6 @@ namespace covenant_node {
 //   close() -> Promise<void>
 // onEvents gets an array of {key, index, token, logProb, finish, fingerprint?, topTokens?,
 // topLogProbs?, error?} after each step.
-void prepare_generator(const Napi::CallbackInfo& info, std::shared_ptr<ModelEngine> model,
-                       Job& job);
+void prepare_generator(const Napi::CallbackInfo& info, ModelHandle of, Job& job);
 
 }  // namespace covenant_node

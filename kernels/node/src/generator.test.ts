@@ -157,6 +157,31 @@ test("what is wrong with a request is its own error", async () => {
   await generator.close();
 });
 
+test("more requests than the limit are refused at once, and room comes back", async () => {
+  const generator = await model.createGenerator({ requestLimit: 2, maxBatch: 1 });
+  const busy = {
+    code: "COV_KERNELS_BUSY",
+    message: "2 requests are under way already, which is the limit",
+  };
+  const controller = new AbortController();
+  const first = generator.generate(request(1, 200), { signal: controller.signal });
+  const second = generator.generate(request(2, 5));
+  await assert.rejects(generator.generate(request(3, 5)), busy);
+  const left = assert.rejects(first, { code: "COV_KERNELS_CANCELLED" });
+  controller.abort();
+  const third = generator.generate(request(3, 5));
+  await left;
+  assert.equal((await second).tokens.length, 5);
+  assert.equal((await third).tokens.length, 5);
+  await generator.close();
+  const limits = [-1, 1.5, Number.NaN, (1 << 20) + 1];
+  for (const requestLimit of limits) {
+    await assert.rejects(model.createGenerator({ requestLimit }), {
+      code: "COV_KERNELS_INVALID_ARGUMENT",
+    });
+  }
+});
+
 test("a generator keeps its weights until it is refreshed", async () => {
   const own = await Model.create(shape, { parameters });
   const generator = await own.createGenerator();

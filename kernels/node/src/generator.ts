@@ -20,6 +20,9 @@ interface Pending {
   reject(error: unknown): void;
 }
 
+/** As in covenant/generator.h. */
+const requestLimitDefault = 4096;
+
 const finishReasons = ["length", "stop"] as const;
 
 /**
@@ -30,18 +33,27 @@ const finishReasons = ["length", "stop"] as const;
 export class Generator {
   readonly #native: NativeGenerator;
   readonly #pending = new Map<number, Pending>();
+  readonly #requestLimit: number;
   #nextKey = 1;
   #driving = false;
   #closed = false;
 
-  private constructor(native: NativeGenerator) {
+  private constructor(native: NativeGenerator, requestLimit: number) {
     this.#native = native;
+    this.#requestLimit = requestLimit;
   }
 
   /** Model.createGenerator over the addon. */
   static async create(model: NativeModel, options: GeneratorOptions): Promise<Generator> {
-    const { weights = "f32", maxBatch = 0, stepRows = 0, pageLimit = 0 } = options;
-    return new Generator(await model.createGenerator({ weights, maxBatch, stepRows, pageLimit }));
+    const {
+      weights = "f32",
+      maxBatch = 0,
+      stepRows = 0,
+      pageLimit = 0,
+      requestLimit = 0,
+    } = options;
+    const limits = { weights, maxBatch, stepRows, pageLimit, requestLimit };
+    return new Generator(await model.createGenerator(limits), requestLimit || requestLimitDefault);
   }
 
   /** What runs, waits and is stored, as of the last step. */
@@ -51,7 +63,8 @@ export class Generator {
 
   /**
    * A completion by the bound sampler. Aborting the signal rejects with COV_KERNELS_CANCELLED at once; what onToken
-   * throws ends the request and becomes the rejection. Tokens arrive in order, before the promise settles.
+   * throws ends the request and becomes the rejection. Tokens arrive in order, before the promise settles. Rejects with
+   * COV_KERNELS_BUSY when as many requests as the options allow have not ended.
    */
   generate(request: GenerateRequest, options: GeneratorCallOptions = {}): Promise<GenerateResult> {
     return awaitKernel(() => this.#generate(request, options));
@@ -77,6 +90,7 @@ export class Generator {
     const { signal, fingerprint, topLogProbs: topCount = 0 } = options;
     if (this.#closed) throw closedError();
     if (signal?.aborted) throw cancelledError(signal);
+    if (this.#pending.size >= this.#requestLimit) throw busyError(this.#pending.size);
     const key = this.#nextKey++;
     this.#native.submit(
       key,
@@ -190,6 +204,13 @@ function joined<T extends Settable<T>>(Type: new (length: number) => T, parts: r
 function isStopped(error: unknown): boolean {
   const known = asKernelError(error);
   return known instanceof KernelError && known.code === "COV_KERNELS_CANCELLED";
+}
+
+function busyError(requests: number): KernelError {
+  return new KernelError(
+    "COV_KERNELS_BUSY",
+    `${requests} requests are under way already, which is the limit`,
+  );
 }
 
 function closedError(): KernelError {

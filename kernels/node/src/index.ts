@@ -1,3 +1,4 @@
+export { Adapter } from "./adapter.ts";
 export { applyDelta, decodeActivations, encodeActivations, encodeDelta } from "./codec.ts";
 export { devices } from "./devices.ts";
 export { KernelError, type KernelErrorCode, kernelErrorCodes } from "./errors.ts";
@@ -15,3 +16,4 @@ export {
 } from "./sparse.ts";
 export { initialParameters, machine, tensorTable, tensorTableRoot } from "./tables.ts";
 export type * from "./types.ts";
+export { adapterTargets } from "./types.ts";

@@ -58,6 +58,10 @@ void Job::pin(const Napi::Value& value) {
 }
 
 void Job::execute() {
+  if (cancel != nullptr && __atomic_load_n(cancel, __ATOMIC_RELAXED) != 0) {
+    status_ = cov_error(COV_CANCELLED, "the job was cancelled before it began");
+    return;
+  }
   try {
     status_ = run();
   } catch (const std::bad_alloc&) {

@@ -1,12 +1,14 @@
-// The class Model: each instance has an engine thread of its own. Outputs are typed arrays that the
-// caller allocated, so nothing is copied on the way.
+// The class Model: a model with an engine thread of its own, or adapters of one. Outputs are typed
+// arrays that the caller allocated, so they are not copied on the way.
 #include <atomic>
-#include <cstring>
+#include <cmath>
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <string>
 #include <vector>
 
+#include "adapter.h"
 #include "bindings.h"
 #include "convert.h"
 #include "generation.h"
@@ -24,19 +26,39 @@ void require_length(Napi::Env env, uint64_t actual, uint64_t wanted, const char*
   }
 }
 
-cov_batch batch_of(const Napi::Value& value, Job& job) {
+// A batch and its numbers: copied, because tokens that change after they were checked would be read
+// out of bounds.
+struct OwnBatch {
+  std::vector<int32_t> tokens, targets;
+  cov_batch batch;
+};
+
+std::shared_ptr<const OwnBatch> batch_of(const Napi::Value& value) {
   const Napi::Object object = object_of(value, "batch");
   const View<int32_t> tokens = int32(object.Get("tokens"), "tokens");
   const View<int32_t> targets = int32(object.Get("targets"), "targets");
-  cov_batch batch{tokens.data, targets.data, integer(object, "sequences", 1, INT32_MAX),
-                  integer(object, "sequenceLength", 1, INT32_MAX)};
+  const auto own = std::make_shared<OwnBatch>();
+  cov_batch& batch = own->batch;
+  batch.sequences = integer(object, "sequences", 1, INT32_MAX);
+  batch.sequence_length = integer(object, "sequenceLength", 1, INT32_MAX);
   const uint64_t positions =
       static_cast<uint64_t>(batch.sequences) * static_cast<uint64_t>(batch.sequence_length);
   require_length(value.Env(), tokens.length, positions, "tokens");
   require_length(value.Env(), targets.length, positions, "targets");
-  job.pin(tokens.value);
-  job.pin(targets.value);
-  return batch;
+  own->tokens.assign(tokens.data, tokens.data + positions);
+  own->targets.assign(targets.data, targets.data + positions);
+  batch.tokens = own->tokens.data();
+  batch.targets = own->targets.data();
+  return own;
+}
+
+// {cancel?: Int32Array(1)}: a job that waits when it is set does not run.
+void take_cancel(const Napi::Value& value, Job& job) {
+  if (value.IsUndefined()) return;
+  const View<int32_t> flag = int32(object_of(value, "options").Get("cancel"), "cancel");
+  if (flag.length != 1) throw invalid(value.Env(), "cancel must have one element");
+  job.pin(flag.value);
+  job.cancel = flag.data;
 }
 
 class Model : public Napi::ObjectWrap<Model> {
@@ -50,6 +72,9 @@ class Model : public Napi::ObjectWrap<Model> {
          InstanceMethod<&Model::train_step>("trainStep"),
          InstanceMethod<&Model::generate>("generate"), InstanceMethod<&Model::replay>("replay"),
          InstanceMethod<&Model::create_generator>("createGenerator"),
+         InstanceMethod<&Model::create_adapter>("createAdapter"),
+         InstanceMethod<&Model::merge>("merge"), InstanceMethod<&Model::unmerge>("unmerge"),
+         InstanceMethod<&Model::release>("release"),
          InstanceMethod<&Model::step_count>("stepCount"),
          InstanceMethod<&Model::set_step_count>("setStepCount"),
          InstanceMethod<&Model::memory>("memory"), InstanceMethod<&Model::close>("close")});
@@ -58,7 +83,9 @@ class Model : public Napi::ObjectWrap<Model> {
   // Made by createModel only, which passes a shared engine.
   explicit Model(const Napi::CallbackInfo& info) : Napi::ObjectWrap<Model>(info) {
     if (!info[0].IsExternal()) throw invalid(info.Env(), "a model is made by Model.create");
-    engine_ = *info[0].As<Napi::External<std::shared_ptr<ModelEngine>>>().Data();
+    const ModelHandle& handle = *info[0].As<Napi::External<ModelHandle>>().Data();
+    engine_ = handle.engine;
+    adapter_ = handle.adapter;
   }
 
  private:
@@ -68,25 +95,58 @@ class Model : public Napi::ObjectWrap<Model> {
     return job;
   }
 
-  Napi::Value submit(std::unique_ptr<Job> job) { return engine_->submit(std::move(job)); }
+  Napi::Value submit(std::unique_ptr<Job> job) {
+    job->run = [engine = engine_.get(), adapter = adapter_, raw = job.get(),
+                run = std::move(job->run)] {
+      cov_status status = use_adapter(*engine, adapter.get(), *raw);
+      if (status.code == COV_OK) status = run();
+      if (adapter != nullptr) adapter->note();
+      return status;
+    };
+    return engine_->submit(std::move(job));
+  }
+
+  void require_open(Napi::Env env) const {
+    if (engine_->queue->closed())
+      throw error_with_code(env, "COV_KERNELS_CLOSED", "the model is closed");
+  }
+
+  // With `busy` held.
+  cov_lora* lora(Napi::Env env) const {
+    if (adapter_->owner == nullptr)
+      throw error_with_code(env, "COV_KERNELS_CLOSED", "the adapter is released");
+    return adapter_->owner->lora;
+  }
+
+  void require_adapter(Napi::Env env) const {
+    if (adapter_ == nullptr) throw invalid(env, "this is a model and not an adapter");
+  }
 
   // (which: 0..3) -> Float32Array over the live buffer
   Napi::Value view(const Napi::CallbackInfo& info) {
     const Napi::Env env = info.Env();
-    if (engine_->queue->closed())
-      throw error_with_code(env, "COV_KERNELS_CLOSED", "the model is closed");
+    require_open(env);
     const int32_t which = info[0].IsNumber() ? info[0].As<Napi::Number>().Int32Value() : -1;
     if (which < COV_PARAMETERS || which > COV_SECOND_MOMENT) throw invalid(env, "no such buffer");
     float* data = nullptr;
     uint64_t length = 0;
     // Buffers other than the parameters are allocated on first use, which must not meet a running
     // job.
-    const std::lock_guard<std::mutex> lock(engine_->busy);
-    cov_model* const model = engine_->model;
-    throw_if_failed(env, cov_model_buffer(model, static_cast<cov_buffer>(which), &data, &length));
-    cov_model_retain(model);
+    const std::lock_guard lock(engine_->busy);
+    std::function<void()> release;
+    if (adapter_ == nullptr) {
+      cov_model* const model = engine_->model;
+      throw_if_failed(env, cov_model_buffer(model, which, &data, &length));
+      cov_model_retain(model);
+      release = [model] { cov_model_release(model); };
+    } else {
+      throw_if_failed(env, cov_lora_buffer(lora(env), which, &data, &length));
+      adapter_->note();
+      release = [owner = adapter_->owner]() mutable { owner.reset(); };
+    }
+    engine_->note();
     const Napi::ArrayBuffer buffer =
-        adopt(env, data, length * sizeof(float), [model] { cov_model_release(model); }, false);
+        adopt(env, data, length * sizeof(float), std::move(release), false);
     return Napi::Float32Array::New(env, length, buffer, 0);
   }
 
@@ -95,7 +155,8 @@ class Model : public Napi::ObjectWrap<Model> {
   Napi::Value forward(const Napi::CallbackInfo& info) {
     const Napi::Env env = info.Env();
     auto job = new_job(info);
-    const cov_batch batch = batch_of(info[0], *job);
+    const auto own = batch_of(info[0]);
+    const cov_batch& batch = own->batch;
     const Napi::Object object = object_of(info[1], "options");
     const cov_forward_options options{object.Get("keepActivations").ToBoolean() ? 1 : 0,
                                       integer(object, "topCount", 0, 256),
@@ -122,7 +183,7 @@ class Model : public Napi::ObjectWrap<Model> {
                                     options.top_count > 0 ? top_tokens.data : nullptr,
                                     options.top_count > 0 ? top_log_probs.data : nullptr};
     job->run = [=, engine = engine_.get()] {
-      return cov_model_forward(engine->model, &batch, &options, &output);
+      return cov_model_forward(engine->model, &own->batch, &options, &output);
     };
     return submit(std::move(job));
   }
@@ -143,8 +204,10 @@ class Model : public Napi::ObjectWrap<Model> {
     auto job = new_job(info);
     const cov_adamw_options options = adamw_of(info[0]);
     const auto norm = std::make_shared<float>(0.0f);
-    job->run = [=, engine = engine_.get()] {
-      return cov_model_optimizer_step(engine->model, &options, norm.get());
+    job->run = [=, engine = engine_.get(), adapter = adapter_.get()] {
+      return adapter == nullptr
+                 ? cov_model_optimizer_step(engine->model, &options, norm.get())
+                 : cov_lora_optimizer_step(adapter->owner->lora, &options, norm.get());
     };
     job->result = [norm](Napi::Env env) -> Napi::Value {
       Napi::Object result = Napi::Object::New(env);
@@ -161,11 +224,13 @@ class Model : public Napi::ObjectWrap<Model> {
       float norm = 0;
     };
     auto job = new_job(info);
-    const cov_batch batch = batch_of(info[0], *job);
+    const auto own = batch_of(info[0]);
     const cov_adamw_options options = adamw_of(info[1]);
+    take_cancel(info[2], *job);
     const auto outcome = std::make_shared<Outcome>();
     job->run = [=, engine = engine_.get()] {
-      return cov_model_train_step(engine->model, &batch, &options, &outcome->loss, &outcome->norm);
+      return cov_model_train_step(engine->model, &own->batch, &options, &outcome->loss,
+                                  &outcome->norm);
     };
     job->result = [outcome](Napi::Env env) -> Napi::Value {
       Napi::Object result = Napi::Object::New(env);
@@ -192,39 +257,77 @@ class Model : public Napi::ObjectWrap<Model> {
   // See generator.h
   Napi::Value create_generator(const Napi::CallbackInfo& info) {
     auto job = new_job(info);
-    prepare_generator(info, engine_, *job);
+    prepare_generator(info, {engine_, adapter_}, *job);
     return submit(std::move(job));
+  }
+
+  // See adapter.h
+  Napi::Value create_adapter(const Napi::CallbackInfo& info) {
+    auto job = new_job(info);
+    prepare_adapter(info, engine_, *job);
+    return engine_->submit(std::move(job));
+  }
+
+  Napi::Value merge(const Napi::CallbackInfo& info) {
+    require_adapter(info.Env());
+    auto job = new_job(info);
+    prepare_merge(info, adapter_, *job);
+    return submit(std::move(job));
+  }
+
+  Napi::Value unmerge(const Napi::CallbackInfo& info) {
+    require_adapter(info.Env());
+    auto job = new_job(info);
+    prepare_unmerge(adapter_, *job);
+    return submit(std::move(job));
+  }
+
+  Napi::Value release(const Napi::CallbackInfo& info) {
+    require_adapter(info.Env());
+    auto job = new_job(info);
+    prepare_release(adapter_, *job);
+    return engine_->submit(std::move(job));
   }
 
   // () -> number
   Napi::Value step_count(const Napi::CallbackInfo& info) {
-    return Napi::Number::New(info.Env(), static_cast<double>(engine_->steps.load()));
+    const std::atomic<int64_t>& steps = adapter_ == nullptr ? engine_->steps : adapter_->steps;
+    return Napi::Number::New(info.Env(), static_cast<double>(steps.load()));
   }
 
   // (count) -> void
   void set_step_count(const Napi::CallbackInfo& info) {
     const Napi::Env env = info.Env();
-    if (engine_->queue->closed())
-      throw error_with_code(env, "COV_KERNELS_CLOSED", "the model is closed");
+    require_open(env);
     const double count = info[0].IsNumber() ? info[0].As<Napi::Number>().DoubleValue() : -1;
-    if (!(count >= 0 && count <= 9007199254740991.0))
+    if (!(count >= 0 && count <= 9007199254740991.0) || count != std::floor(count))
       throw invalid(env, "optimizerStepCount must be a count");
-    const std::lock_guard<std::mutex> lock(engine_->busy);
-    throw_if_failed(env, cov_model_set_step_count(engine_->model, static_cast<int64_t>(count)));
-    engine_->note();
+    const std::lock_guard lock(engine_->busy);
+    const auto steps = static_cast<int64_t>(count);
+    throw_if_failed(env, adapter_ == nullptr ? cov_model_set_step_count(engine_->model, steps)
+                                             : cov_lora_set_step_count(lora(env), steps));
+    adapter_ == nullptr ? engine_->note() : adapter_->note();
   }
 
-  // () -> {bytes, peakBytes} as of the last job
+  // () -> {bytes, peakBytes} as of the last job; of adapters {bytes}
   Napi::Value memory(const Napi::CallbackInfo& info) {
     Napi::Object result = Napi::Object::New(info.Env());
+    if (adapter_ != nullptr) {
+      result.Set("bytes", static_cast<double>(adapter_->memory_bytes.load()));
+      return result;
+    }
     result.Set("bytes", static_cast<double>(engine_->memory_bytes.load()));
     result.Set("peakBytes", static_cast<double>(engine_->memory_peak_bytes.load()));
     return result;
   }
 
-  void close(const Napi::CallbackInfo&) { engine_->queue->close(); }
+  void close(const Napi::CallbackInfo& info) {
+    if (adapter_ != nullptr) throw invalid(info.Env(), "an adapter is released, not closed");
+    engine_->queue->close();
+  }
 
   std::shared_ptr<ModelEngine> engine_;
+  std::shared_ptr<Adapter> adapter_;  // null: the model itself
 };
 
 // undefined, "f32" or "bf16"
@@ -259,15 +362,17 @@ Napi::Value create_model(const Napi::CallbackInfo& info) {
   job->pin(parameters.value);
   // The engine outlives the job, because the job's result holds it; the thread itself must not.
   job->run = [=, raw = engine.get()] { return cov_model_create(&shape, &options, &raw->model); };
-  job->result = [engine](Napi::Env result_env) -> Napi::Value {
-    auto held = engine;
-    return addon_data(result_env)
-        .model_class.New({Napi::External<std::shared_ptr<ModelEngine>>::New(result_env, &held)});
+  job->result = [engine](Napi::Env result_env) {
+    return new_model_object(result_env, {engine, nullptr});
   };
   return engine->submit(std::move(job));
 }
 
 }  // namespace
+
+Napi::Value new_model_object(Napi::Env env, ModelHandle handle) {
+  return addon_data(env).model_class.New({Napi::External<ModelHandle>::New(env, &handle)});
+}
 
 void export_model(Napi::Env env, Napi::Object exports) {
   const Napi::Function model_class = Model::define(env);

@@ -22,7 +22,7 @@ struct ModelEngine {
   // Submits a job whose run is guarded by `busy` and followed by note().
   Napi::Value submit(std::unique_ptr<Job> job) {
     job->run = [this, run = std::move(job->run)] {
-      const std::lock_guard<std::mutex> lock(busy);
+      const std::lock_guard lock(busy);
       const cov_status status = run();
       note();
       return status;
@@ -39,7 +39,7 @@ struct ModelEngine {
   }
 
   cov_model* model = nullptr;
-  std::mutex busy;
+  std::recursive_mutex busy;  // what a job frees may ask for it again
   std::atomic<int64_t> steps{0};
   std::atomic<uint64_t> memory_bytes{0};
   std::atomic<uint64_t> memory_peak_bytes{0};

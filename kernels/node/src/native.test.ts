@@ -39,15 +39,19 @@ const exported: Record<keyof NativeBinding, true> = {
 const methods: Record<keyof NativeModel, true> = {
   backward: true,
   close: true,
+  createAdapter: true,
   createGenerator: true,
   forward: true,
   generate: true,
   memory: true,
+  merge: true,
   optimizerStep: true,
+  release: true,
   replay: true,
   setStepCount: true,
   stepCount: true,
   trainStep: true,
+  unmerge: true,
   view: true,
 };
 

@@ -73,7 +73,7 @@ interface NativeForwardOutput {
   topLogProbs: Float32Array | undefined;
 }
 
-/** The class Model of the addon. */
+/** The class Model of the addon: a model, or adapters of one. */
 export interface NativeModel {
   /** 0 parameters, 1 gradients, 2 first moment, 3 second moment. */
   view(which: 0 | 1 | 2 | 3): Float32Array;
@@ -86,7 +86,8 @@ export interface NativeModel {
   optimizerStep(options: OptimizerOptions): Promise<{ gradientNorm: number }>;
   trainStep(
     batch: Batch,
-    options: OptimizerOptions,
+    optimizer: OptimizerOptions,
+    options: { cancel: Int32Array },
   ): Promise<{ loss: number; gradientNorm: number }>;
   generate(
     requests: NativeGenerateRequest[],
@@ -103,10 +104,22 @@ export interface NativeModel {
     outputs: NativeReplayOutput[],
   ): Promise<void>;
   createGenerator(options: Required<GeneratorOptions>): Promise<NativeGenerator>;
+  /** targets: bits in the order of adapterTargets. What it resolves to works with the adapters. */
+  createAdapter(options: {
+    rank: number;
+    alpha: number;
+    targets: number;
+    seed: bigint;
+  }): Promise<NativeModel>;
   stepCount(): number;
   setStepCount(count: number): void;
+  /** No peak of adapters. */
   memory(): { bytes: number; peakBytes: number };
   close(): void;
+  /** Of adapters only, like the next two. */
+  merge(reversible: boolean): Promise<void>;
+  unmerge(): Promise<void>;
+  release(): Promise<void>;
 }
 
 /** A token of a request, or its failure. */

@@ -1,4 +1,5 @@
 // Short calls that answer at once.
+#include <cmath>
 #include <memory>
 
 #include "bindings.h"
@@ -35,10 +36,7 @@ Napi::Value initial_parameters(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
   const cov_model_shape shape = shape_of(info[0]);
   throw_if_failed(env, cov_shape_check(&shape));
-  if (!info[1].IsBigInt()) throw invalid(env, "seed must be a bigint");
-  bool lossless = false;
-  const uint64_t seed = info[1].As<Napi::BigInt>().Uint64Value(&lossless);
-  if (!lossless) throw invalid(env, "seed must be from 0 to 2^64 - 1");
+  const uint64_t seed = seed_number_of(info[1], "seed");
   Napi::Float32Array parameters = Napi::Float32Array::New(env, cov_parameter_count(&shape));
   throw_if_failed(
       env, cov_initial_parameters(&shape, seed, parameters.Data(), parameters.ElementLength()));
@@ -71,9 +69,10 @@ Napi::Value sha256(const Napi::CallbackInfo& info) {
 Napi::Value uniform_at(const Napi::CallbackInfo& info) {
   uint8_t seed[32];
   seed_of(info[0], "seed", seed);
-  if (!info[1].IsNumber()) throw invalid(info.Env(), "index must be a number");
-  return Napi::Number::New(info.Env(),
-                           cov_uniform_at(seed, info[1].As<Napi::Number>().Uint32Value()));
+  const double index = info[1].IsNumber() ? info[1].As<Napi::Number>().DoubleValue() : -1;
+  if (!(index >= 0 && index <= 4294967295.0) || index != std::floor(index))
+    throw invalid(info.Env(), "index must be an integer from 0 to 4294967295");
+  return Napi::Number::New(info.Env(), cov_uniform_at(seed, static_cast<uint32_t>(index)));
 }
 
 // () -> {cpuPath, defaultThreads}

@@ -47,6 +47,29 @@ export interface OptimizerOptions {
   gradientClip: number;
 }
 
+/** The matrices that can have adapters, in the order of the adapters' buffers. */
+export const adapterTargets = ["q", "k", "v", "o", "gate", "up", "down"] as const;
+
+/** One of {@link adapterTargets}. */
+export type AdapterTarget = (typeof adapterTargets)[number];
+
+/** Low-rank adapters: W' = W + (alpha / rank) B A. */
+export interface AdapterOptions {
+  /** 1 to 1024. */
+  rank: number;
+  alpha: number;
+  /** Default: all. */
+  targets?: readonly AdapterTarget[];
+  /** Of A, uniform in ±1 / √inputs; B begins as zeros. Default 0. */
+  seed?: bigint;
+}
+
+/** Options of a job that runs as a whole. */
+export interface JobOptions {
+  /** Aborting rejects with COV_KERNELS_CANCELLED unless the job has begun. */
+  signal?: AbortSignal;
+}
+
 /** Random projections of the hidden state behind each token; `dims` from 1 to 64. */
 export interface FingerprintOptions {
   /** 32 bytes. */
@@ -122,6 +145,8 @@ export interface GeneratorOptions {
   stepRows?: number;
   /** Pages of 16 positions for keys and values; default: as the model's memory limit allows. */
   pageLimit?: number;
+  /** Requests at once, computed and waiting; default 4096. What is more rejects with COV_KERNELS_BUSY. */
+  requestLimit?: number;
 }
 
 /** What a generator holds. */

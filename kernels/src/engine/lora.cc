@@ -169,8 +169,8 @@ extern "C" void cov_lora_release(cov_lora* lora) {
 extern "C" cov_status cov_model_use_lora(cov_model* model, cov_lora* lora) {
   if (model == nullptr || (lora != nullptr && lora->model != model))
     return cov_error(COV_INVALID_ARGUMENT, "the adapters belong to another model");
+  if (model->lora != lora) model->kept.valid = false;
   model->lora = lora;
-  model->kept.valid = false;
   return cov_ok();
 }
 

@@ -1,6 +1,11 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import type { GenerateRequest, GenerateResult, GeneratorCallOptions } from "@covenant/kernels";
+import {
+  type GenerateRequest,
+  type GenerateResult,
+  type GeneratorCallOptions,
+  KernelError,
+} from "@covenant/kernels";
 import { createLogger, hasCode } from "@covenant/runtime";
 import type { GenerationJob, TokenVerdict } from "./generation-queue.ts";
 import { GenerationQueue } from "./generation-queue.ts";
@@ -31,6 +36,7 @@ class CountingGenerator {
           throw new Error("cancelled");
         }
         if (maxNewTokens === 13) throw new Error("broken");
+        if (maxNewTokens === 17) throw new KernelError("COV_KERNELS_BUSY", "full");
         onToken?.({ index, token: index + 1, logProb: -1 });
       }
     } finally {
@@ -101,6 +107,15 @@ test("a full queue refuses and says when to come back", async () => {
   );
   await Promise.all(running);
   await queue.run(job(3, 1));
+});
+
+test("a full generator is a full queue", async () => {
+  const generator = new CountingGenerator();
+  const queue = new GenerationQueue({ batchMax: 4, queueMax: 100 }, { generator, logger });
+  await assert.rejects(
+    queue.run(job(2, 17)),
+    (error) => hasCode(error, "COV_BUSY") && Number(error.metadata.retryAfterMs) > 0,
+  );
 });
 
 test("a sequence ends when nobody needs more of it, the others go on", async () => {

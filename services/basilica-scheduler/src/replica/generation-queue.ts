@@ -1,4 +1,9 @@
-import type { FingerprintOptions, GenerateRequest, Generator } from "@covenant/kernels";
+import {
+  type FingerprintOptions,
+  type GenerateRequest,
+  type Generator,
+  KernelError,
+} from "@covenant/kernels";
 import type { Logger } from "@covenant/runtime";
 import { CovenantError, withSpan } from "@covenant/runtime";
 
@@ -42,8 +47,7 @@ export class GenerationQueue {
     const { batchMax, queueMax } = this.#options;
     const queued = Math.max(0, this.#sequences - batchMax);
     if (this.#sequences + job.requests.length > batchMax + queueMax) {
-      const metadata = { retryAfterMs: Math.ceil(this.#jobMs), queued };
-      throw new CovenantError("COV_BUSY", `${queued} sequences wait already`, { metadata });
+      throw this.#busy(queued);
     }
     if (job.signal.aborted) return [];
     this.#sequences += job.requests.length;
@@ -55,6 +59,11 @@ export class GenerationQueue {
       this.#sequences -= job.requests.length;
       this.#jobMs = performance.now() - startedAtMs;
     }
+  }
+
+  #busy(queued: number): CovenantError {
+    const metadata = { retryAfterMs: Math.ceil(this.#jobMs), queued };
+    return new CovenantError("COV_BUSY", `${queued} sequences wait already`, { metadata });
   }
 
   /** All sequences of a job; when one fails, the others are given up. */
@@ -71,6 +80,9 @@ export class GenerationQueue {
       ),
     );
     const broken = ends.find((end) => end.status === "rejected");
+    if (broken && isBusy(broken.reason)) {
+      throw this.#busy(Math.max(0, this.#sequences - this.#options.batchMax));
+    }
     if (broken) {
       this.#modules.logger.error({ error: broken.reason }, "generation failed");
       throw broken.reason;
@@ -102,4 +114,9 @@ export class GenerationQueue {
       throw error;
     }
   }
+}
+
+/** The generator has a bound of its own, which others of its users may have reached. */
+function isBusy(error: unknown): boolean {
+  return error instanceof KernelError && error.code === "COV_KERNELS_BUSY";
 }

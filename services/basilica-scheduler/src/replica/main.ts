@@ -32,7 +32,10 @@ await runService({
     const directory = join(config.dataDirectory, "receipts");
     const receipts = new ReceiptStore({ directory, max: config.receiptsMax });
     const limits = { batchMax: config.batchSequencesMax, queueMax: config.queueSequencesMax };
-    const generator = await served.model.createGenerator({ maxBatch: config.batchSequencesMax });
+    const generator = await served.model.createGenerator({
+      maxBatch: config.batchSequencesMax,
+      requestLimit: config.batchSequencesMax + config.queueSequencesMax,
+    });
     const queue = new GenerationQueue(limits, { generator, logger });
     const completer = new Completer({ served, queue, beacons, receipts, hotkey, clock });
     const server = createServer({ name, listen, tls }, { logger, clock, spans });
