@@ -9,6 +9,7 @@ static Napi::Object initialise(Napi::Env env, Napi::Object exports) {
   covenant_node::export_sparse(env, exports);
   covenant_node::export_packed(env, exports);
   covenant_node::export_codec(env, exports);
+  covenant_node::export_projection(env, exports);
   covenant_node::export_devices(env, exports);
   covenant_node::export_model(env, exports);
   covenant_node::export_generator(env, exports);

@@ -18,6 +18,9 @@ void export_packed(Napi::Env env, Napi::Object exports);
 // encodeDelta, applyDelta, activations: jobs of the stateless engine thread.
 void export_codec(Napi::Env env, Napi::Object exports);
 
+// Projections of activations: jobs of the stateless engine thread.
+void export_projection(Napi::Env env, Napi::Object exports);
+
 // CUDA devices.
 void export_devices(Napi::Env env, Napi::Object exports);
 

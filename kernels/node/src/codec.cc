@@ -104,41 +104,30 @@ Napi::Value activation_size(const Napi::CallbackInfo& info) {
   return Napi::Number::New(info.Env(), static_cast<double>(bytes));
 }
 
-void check_values(Napi::Env env, const View<float>& values, const ActivationShape& shape) {
-  if (values.length != static_cast<uint64_t>(shape.rows) * static_cast<uint64_t>(shape.width))
-    throw invalid(env, "values must have rows * width elements");
-}
-
-// (values, {kind, rows, width, threads?}, payload) -> Promise<void>
-Napi::Value encode_activations(const Napi::CallbackInfo& info) {
+// (values, {kind, rows, width, threads?}, payload) -> Promise<void>, in the direction asked for.
+Napi::Value code_activations(const Napi::CallbackInfo& info, bool encode) {
   const View<float> values = float32(info[0], "values");
   const ActivationShape shape = activation_of(info[1]);
   const View<uint8_t> payload = uint8(info[2], "payload");
-  check_values(info.Env(), values, shape);
+  if (values.length != static_cast<uint64_t>(shape.rows) * static_cast<uint64_t>(shape.width))
+    throw invalid(info.Env(), "values must have rows * width elements");
   auto job = new_job(info.Env());
   job->pin(values.value);
   job->pin(payload.value);
   job->run = [=] {
-    return cov_activation_encode(shape.kind, values.data, shape.rows, shape.width, shape.threads,
-                                 payload.data, payload.length);
+    return encode ? cov_activation_encode(shape.kind, values.data, shape.rows, shape.width,
+                                          shape.threads, payload.data, payload.length)
+                  : cov_activation_decode(shape.kind, payload.data, payload.length, shape.rows,
+                                          shape.width, shape.threads, values.data);
   };
   return submit(info.Env(), std::move(job));
 }
 
-// (payload, {kind, rows, width, threads?}, values) -> Promise<void>
+Napi::Value encode_activations(const Napi::CallbackInfo& info) {
+  return code_activations(info, true);
+}
 Napi::Value decode_activations(const Napi::CallbackInfo& info) {
-  const View<uint8_t> payload = uint8(info[0], "payload");
-  const ActivationShape shape = activation_of(info[1]);
-  const View<float> values = float32(info[2], "values");
-  check_values(info.Env(), values, shape);
-  auto job = new_job(info.Env());
-  job->pin(payload.value);
-  job->pin(values.value);
-  job->run = [=] {
-    return cov_activation_decode(shape.kind, payload.data, payload.length, shape.rows, shape.width,
-                                 shape.threads, values.data);
-  };
-  return submit(info.Env(), std::move(job));
+  return code_activations(info, false);
 }
 
 }  // namespace

@@ -61,10 +61,10 @@ export function decodeActivations(
     const shape = nativeShape(options);
     if (payload.length !== native().activationSize(shape)) {
       // The addon says what is wrong before anything of the announced size is allocated.
-      await native().decodeActivations(payload, { ...shape, rows: 0 }, new Float32Array());
+      await native().decodeActivations(new Float32Array(), { ...shape, rows: 0 }, payload);
     }
     const values = new Float32Array(options.rows * options.width);
-    await native().decodeActivations(payload, shape, values);
+    await native().decodeActivations(values, shape, payload);
     return values;
   });
 }

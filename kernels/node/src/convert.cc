@@ -92,13 +92,19 @@ double number(const Napi::Object& object, const char* name) {
   return value.As<Napi::Number>().DoubleValue();
 }
 
-int32_t integer(const Napi::Object& object, const char* name, int32_t minimum, int32_t maximum) {
-  const double value = number(object, name);
-  if (!(value >= minimum && value <= maximum) || value != std::floor(value)) {
-    throw invalid(object.Env(), std::string(name) + " must be an integer from " +
-                                    std::to_string(minimum) + " to " + std::to_string(maximum));
+int32_t integer_value(const Napi::Value& value, const char* name, int32_t minimum,
+                      int32_t maximum) {
+  if (!value.IsNumber()) throw invalid(value.Env(), std::string(name) + " must be a number");
+  const double given = value.As<Napi::Number>().DoubleValue();
+  if (!(given >= minimum && given <= maximum) || given != std::floor(given)) {
+    throw invalid(value.Env(), std::string(name) + " must be an integer from " +
+                                   std::to_string(minimum) + " to " + std::to_string(maximum));
   }
-  return static_cast<int32_t>(value);
+  return static_cast<int32_t>(given);
+}
+
+int32_t integer(const Napi::Object& object, const char* name, int32_t minimum, int32_t maximum) {
+  return integer_value(object.Get(name), name, minimum, maximum);
 }
 
 int32_t integer_or(const Napi::Object& object, const char* name, int32_t minimum, int32_t maximum,

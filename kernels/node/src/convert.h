@@ -48,6 +48,8 @@ View<uint8_t> uint8(const Napi::Value& value, const char* name);
 double number(const Napi::Object& object, const char* name);
 // An integer within [minimum, maximum].
 int32_t integer(const Napi::Object& object, const char* name, int32_t minimum, int32_t maximum);
+int32_t integer_value(const Napi::Value& value, const char* name, int32_t minimum,
+                      int32_t maximum);
 int32_t integer_or(const Napi::Object& object, const char* name, int32_t minimum, int32_t maximum,
                    int32_t otherwise);
 Napi::Object object_of(const Napi::Value& value, const char* name);

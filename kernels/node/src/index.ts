@@ -5,6 +5,7 @@ export { KernelError, type KernelErrorCode, kernelErrorCodes } from "./errors.ts
 export { Generator } from "./generator.ts";
 export { Model } from "./model.ts";
 export { isPackedUpdate, packUpdate, unpackUpdate } from "./packed.ts";
+export { Projection } from "./projection.ts";
 export {
   aggregate,
   applyMerged,

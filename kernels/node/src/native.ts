@@ -29,6 +29,20 @@ interface NativeActivation {
   threads: number | undefined;
 }
 
+/** A projection as the addon takes it; the width is what the basis has by its rank. */
+export interface NativeProjection {
+  basis: Float32Array;
+  table: Float32Array | undefined;
+  rank: number;
+  threads: number | undefined;
+}
+
+/** What backward adds to. */
+export interface NativeProjectionGradients {
+  basisGradient: Float32Array | undefined;
+  tableGradient: Float32Array | undefined;
+}
+
 interface NativeGenerateRequest {
   prompt: Int32Array;
   maxNewTokens: number;
@@ -235,9 +249,39 @@ export interface NativeBinding {
     payload: Uint8Array,
   ): Promise<void>;
   decodeActivations(
-    payload: Uint8Array,
-    shape: NativeActivation,
     values: Float32Array,
+    shape: NativeActivation,
+    payload: Uint8Array,
+  ): Promise<void>;
+  projectionBasis(seed: bigint, rank: number, basis: Float32Array): Promise<void>;
+  projectionEncode(
+    projection: NativeProjection,
+    x: Float32Array,
+    tokens: Int32Array | undefined,
+    z: Float32Array,
+  ): Promise<void>;
+  projectionDecode(
+    projection: NativeProjection,
+    z: Float32Array,
+    tokens: Int32Array | undefined,
+    y: Float32Array,
+  ): Promise<void>;
+  projectionEncodeBackward(
+    projection: NativeProjection,
+    gradients: NativeProjectionGradients & { dz: Float32Array; x: Float32Array; dx: Float32Array },
+    tokens: Int32Array | undefined,
+  ): Promise<void>;
+  projectionDecodeBackward(
+    projection: NativeProjection,
+    gradients: NativeProjectionGradients & { dy: Float32Array; z: Float32Array; dz: Float32Array },
+    tokens: Int32Array | undefined,
+  ): Promise<void>;
+  projectionStep(
+    rank: number,
+    options: { rate: number; decay: number },
+    basis: Float32Array,
+    gradient: Float32Array,
+    momentum: Float32Array,
   ): Promise<void>;
   stateRoot(
     parameters: Float32Array,

@@ -29,6 +29,19 @@ export interface ActivationOptions {
   threads?: number | undefined;
 }
 
+/** A projection of rows of `width` values to `rank` ones. */
+export interface ProjectionOptions {
+  width: number;
+  /** 1 to width. */
+  rank: number;
+  /** Of the first basis; default 0. */
+  seed?: bigint;
+  /** What is known of a row by its token, vocab × width; kept, not copied. */
+  table?: Float32Array;
+  /** The machine's default when absent. */
+  threads?: number;
+}
+
 /** Row-major (sequences, sequenceLength). Position t predicts `targets[t]` from `tokens[0..t]`; -1 is not scored. */
 export interface Batch {
   tokens: Int32Array;
