@@ -23,6 +23,13 @@ inline constexpr double kNone = std::numeric_limits<double>::quiet_NaN();
 struct Options {
   bool json = false;
   bool quick = false;  // a short form for a look, never a result to quote
+  std::string only = {};  // what the ids of the wanted rows begin with
+
+  // Whether rows whose ids begin with `prefix` are wanted.
+  bool wants(const std::string& prefix) const {
+    const size_t both = std::min(prefix.size(), only.size());
+    return prefix.compare(0, both, only, 0, both) == 0;
+  }
 };
 
 inline Options parse(int argc, char** argv) {
@@ -32,8 +39,11 @@ inline Options parse(int argc, char** argv) {
       options.json = true;
     } else if (std::strcmp(argv[i], "--quick") == 0) {
       options.quick = true;
+    } else if (std::strcmp(argv[i], "--only") == 0 && i + 1 < argc) {
+      options.only = argv[++i];
     } else {
-      std::fprintf(stderr, "Unknown argument %s; there are --json and --quick.\n", argv[i]);
+      std::fprintf(stderr, "Unknown argument %s; there are --json, --quick and --only ID.\n",
+                   argv[i]);
       std::exit(2);
     }
   }

@@ -200,11 +200,13 @@ void bench_hash(const Options& options) {
 int main(int argc, char** argv) {
   const Options options = parse(argc, argv);
   for (const char* path : {"avx512", "avx2", "portable"}) {
-    if (cov_set_cpu_path(path).code == COV_OK) bench_compress(options, path);
+    if (options.wants("C1") && cov_set_cpu_path(path).code == COV_OK)
+      bench_compress(options, path);
   }
   for (const char* path : {"avx512", "avx2", "portable"}) {
-    if (cov_set_cpu_path(path).code == COV_OK) bench_update(options, path);
+    if (options.wants(std::string("C2.") + path) && cov_set_cpu_path(path).code == COV_OK)
+      bench_update(options, path);
   }
-  bench_hash(options);
+  if (options.wants("hash")) bench_hash(options);
   return 0;
 }

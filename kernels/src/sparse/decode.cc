@@ -24,13 +24,10 @@ bool decode64_portable(const uint8_t* fields, uint16_t indices[64]) {
   return j == 64;
 }
 
-void apply_portable(float* theta, SumAndWeight* sums, int32_t n, float rate, float divisor) {
-  for (int32_t i = 0; i < n; ++i) {
-    if (sums[i].weight == 0) continue;
-    const float step = rate * (sums[i].sum / (divisor != 0 ? divisor : sums[i].weight));
-    theta[i] = theta[i] - step;
-    sums[i] = {0, 0};
-  }
+int32_t count_high_portable(const uint8_t* codes, int32_t bytes) {
+  int32_t count = 0;
+  for (int32_t at = 0; at < bytes; ++at) count += std::popcount(codes[at] & 0xaau);
+  return count;
 }
 
 }  // namespace covenant::sparse

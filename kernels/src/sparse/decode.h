@@ -14,19 +14,10 @@ bool decode64_portable(const uint8_t* fields, uint16_t indices[64]);
 bool decode64_avx2(const uint8_t* fields, uint16_t indices[64]);
 bool decode64_avx512vbmi(const uint8_t* fields, uint16_t indices[64]);
 
-// What a merged chunk is summed in: per value the weighted sum and the weight of those that sent it.
-struct SumAndWeight {
-  float sum;
-  float weight;
-};
+// How many of the 2-bit codes in these bytes say "high": their odd bits.
+using CountHighFunction = int32_t (*)(const uint8_t* codes, int32_t bytes);
 
-// theta -= rate·(sum / weight) at each of n values with a weight, fp32 quotient, product and
-// difference; weight stands for divisor where that is not 0. Clears the sums.
-using ApplyFunction = void (*)(float* theta, SumAndWeight* sums, int32_t n, float rate,
-                               float divisor);
-
-void apply_portable(float* theta, SumAndWeight* sums, int32_t n, float rate, float divisor);
-void apply_avx2(float* theta, SumAndWeight* sums, int32_t n, float rate, float divisor);
-void apply_avx512(float* theta, SumAndWeight* sums, int32_t n, float rate, float divisor);
+int32_t count_high_portable(const uint8_t* codes, int32_t bytes);
+int32_t count_high_avx2(const uint8_t* codes, int32_t bytes);
 
 }  // namespace covenant::sparse

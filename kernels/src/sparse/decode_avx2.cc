@@ -45,35 +45,16 @@ bool decode64_avx2(const uint8_t* fields, uint16_t indices[64]) {
   return _mm256_testz_si256(descending, descending) != 0 && indices[63] < 4096;
 }
 
-void apply_avx2(float* theta, SumAndWeight* sums, int32_t n, float rate, float divisor) {
-  const __m256 zero = _mm256_setzero_ps();
-  const __m256 rates = _mm256_set1_ps(rate);
-  const __m256 common = _mm256_set1_ps(divisor);
-  int32_t i = 0;
-  for (; i + 8 <= n; i += 8) {
-    float* const at = reinterpret_cast<float*>(sums + i);
-    // s0 w0 s1 w1 | s2 w2 s3 w3 and s4 ..: even and odd places, then the halves in order.
-    const __m256 first = _mm256_loadu_ps(at);
-    const __m256 second = _mm256_loadu_ps(at + 8);
-    const __m256 low = _mm256_permute2f128_ps(first, second, 0x20);
-    const __m256 high = _mm256_permute2f128_ps(first, second, 0x31);
-    const __m256 sum = _mm256_shuffle_ps(low, high, 0x88);
-    const __m256 weight = _mm256_shuffle_ps(low, high, 0xdd);
-    const __m256 sent = _mm256_cmp_ps(weight, zero, _CMP_NEQ_OQ);
-    if (_mm256_testz_ps(sent, sent)) continue;
-    const __m256 mean = _mm256_div_ps(sum, divisor != 0 ? common : weight);
-    const __m256 own = _mm256_loadu_ps(theta + i);
-    const __m256 moved = _mm256_sub_ps(own, _mm256_mul_ps(rates, mean));
-    _mm256_storeu_ps(theta + i, _mm256_blendv_ps(own, moved, sent));
-    _mm256_storeu_ps(at, zero);
-    _mm256_storeu_ps(at + 8, zero);
+int32_t count_high_avx2(const uint8_t* codes, int32_t bytes) {
+  int32_t count = 0;
+  int32_t at = 0;
+  for (; at + 8 <= bytes; at += 8) {
+    uint64_t word;
+    __builtin_memcpy(&word, codes + at, sizeof word);
+    count += __builtin_popcountll(word & 0xaaaaaaaaaaaaaaaa);
   }
-  for (; i < n; ++i) {
-    if (sums[i].weight == 0) continue;
-    const float step = rate * (sums[i].sum / (divisor != 0 ? divisor : sums[i].weight));
-    theta[i] = theta[i] - step;
-    sums[i] = {0, 0};
-  }
+  for (; at < bytes; ++at) count += __builtin_popcount(codes[at] & 0xaau);
+  return count;
 }
 
 }  // namespace covenant::sparse

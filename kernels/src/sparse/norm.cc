@@ -1,26 +1,11 @@
 #include "sparse/norm.h"
 
-#include <bit>
 #include <cmath>
-#include <cstring>
 
 #include "sparse/body.h"
+#include "sparse/path.h"
 
 namespace covenant::sparse {
-namespace {
-
-// Bits of the values field that say "high": the odd ones. Bits beyond the last value are zero.
-int32_t count_high(const uint8_t* codes, int32_t bytes) {
-  int32_t count = 0;
-  for (int32_t at = 0; at < bytes; at += 8) {
-    uint64_t word = 0;
-    std::memcpy(&word, codes + at, static_cast<size_t>(std::min(8, bytes - at)));
-    count += std::popcount(word & 0xaaaaaaaaaaaaaaaaull);
-  }
-  return count;
-}
-
-}  // namespace
 
 void count_magnitudes(const uint8_t* bytes, uint64_t length, cov_sparse_format format,
                       MagnitudeCounts& counts) {
@@ -29,6 +14,7 @@ void count_magnitudes(const uint8_t* bytes, uint64_t length, cov_sparse_format f
   read_tensor_header(bytes, format, header);
   const Levels levels = header.levels;
   counts.first = 2 * (header.top_scale - 254) + levels.low;
+  const SparsePath& path = sparse_path();
   const ChunkLayout full(COV_SPARSE_CHUNK, format);
   for (uint64_t c = 0; c < chunk_count(length); ++c) {
     const int32_t n = chunk_length(length, c);
@@ -37,7 +23,7 @@ void count_magnitudes(const uint8_t* bytes, uint64_t length, cov_sparse_format f
     if (chunk[0] == 0) continue;
     const int32_t at = 2 * (chunk[0] - 1);  // of the low level
     const uint8_t* const codes = chunk + 1 + layout.low_bytes + layout.upper_bytes;
-    const int32_t high = format.mode == 2 ? count_high(codes, layout.value_bytes) : 0;
+    const int32_t high = format.mode == 2 ? path.count_high(codes, layout.value_bytes) : 0;
     counts.counts[at] += static_cast<uint64_t>(layout.kept - high);
     counts.counts[at + levels.high - levels.low] += static_cast<uint64_t>(high);
   }

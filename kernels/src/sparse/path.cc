@@ -7,15 +7,17 @@
 namespace covenant::sparse {
 namespace {
 
-constexpr SparsePath kPortable = {gather_portable, magnitude_portable, encode_portable,
-                                  decode64_portable, apply_portable};
+constexpr SparsePath kPortable = {gather_portable,   magnitude_portable,  encode_portable,
+                                  decode64_portable, count_high_portable, apply_portable,
+                                  apply_tally_portable};
 #if defined(__x86_64__)
-constexpr SparsePath kAvx2 = {gather_avx2, magnitude_portable, encode_portable, decode64_avx2,
-                              apply_avx2};
-constexpr SparsePath kAvx512 = {gather_avx512, magnitude_avx512, encode64_avx512, decode64_avx2,
-                                apply_avx512};
-constexpr SparsePath kAvx512Vbmi = {gather_avx512, magnitude_avx512, encode64_avx512,
-                                    decode64_avx512vbmi, apply_avx512};
+constexpr SparsePath kAvx2 = {gather_avx2,     magnitude_portable, encode_portable, decode64_avx2,
+                              count_high_avx2, apply_avx2,         apply_tally_avx2};
+constexpr SparsePath kAvx512 = {gather_avx512,   magnitude_avx512, encode64_avx512, decode64_avx2,
+                                count_high_avx2, apply_avx512,     apply_tally_avx512};
+constexpr SparsePath kAvx512Vbmi = {
+    gather_avx512,   magnitude_avx512, encode64_avx512,   decode64_avx512vbmi,
+    count_high_avx2, apply_avx512,     apply_tally_avx512};
 #endif
 
 }  // namespace

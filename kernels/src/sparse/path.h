@@ -4,6 +4,7 @@
 #include "sparse/decode.h"
 #include "sparse/encode.h"
 #include "sparse/gather.h"
+#include "sparse/sums.h"
 
 namespace covenant::sparse {
 
@@ -12,7 +13,9 @@ struct SparsePath {
   MagnitudeFunction magnitude;
   EncodeFunction encode64;  // of chunks that keep 64 values
   DecodeFunction decode64;
+  CountHighFunction count_high;
   ApplyFunction apply;
+  ApplyTallyFunction apply_tally;
 };
 
 const SparsePath& sparse_path();

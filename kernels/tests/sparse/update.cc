@@ -44,9 +44,41 @@ Inputs inputs(const std::vector<cov_tensor_info>& tensors, cov_sparse_format for
   return out;
 }
 
+// Updates `start` in one call on every path and number of threads, against merging, then applying,
+// on the portable path.
+void same_bits(const std::vector<cov_tensor_info>& tensors, cov_sparse_format format,
+               const cov_merge_input& input, float rate, const std::vector<float>& start) {
+  const auto count = static_cast<int32_t>(tensors.size());
+  CHECK_OK(cov_set_cpu_path("portable"));
+  cov_bytes merged{};
+  CHECK_OK(cov_sparse_merge(&input, tensors.data(), count, format, 1, &merged));
+  auto expected = start;
+  std::vector<int32_t> skipped(tensors.size());
+  int32_t skipped_count = 0;
+  CHECK_OK(cov_merged_apply(expected.data(), expected.size(), merged.data, merged.length,
+                            tensors.data(), count, rate, skipped.data(), &skipped_count));
+  for (const char* path : {"portable", "avx2", "avx512"}) {
+    if (cov_set_cpu_path(path).code != COV_OK) continue;
+    cov_bytes own{};
+    CHECK_OK(cov_sparse_merge(&input, tensors.data(), count, format, 2, &own));
+    CHECK(own.length == merged.length);
+    if (own.length == merged.length) CHECK_SAME(own.data, merged.data, own.length);
+    cov_bytes_free(&own);
+    for (const int32_t threads : {1, 2, 3, 0}) {
+      auto actual = start;
+      int32_t own_count = -1;
+      CHECK_OK(cov_sparse_update(actual.data(), actual.size(), &input, tensors.data(), count,
+                                 format, rate, threads, skipped.data(), &own_count));
+      CHECK(own_count == skipped_count);
+      CHECK_SAME(actual.data(), expected.data(), actual.size() * sizeof(float));
+    }
+  }
+  CHECK_OK(cov_set_cpu_path(nullptr));
+  cov_bytes_free(&merged);
+}
+
 void same_as_merge_then_apply() {
   const auto tensors = table({4096 * 3 + 100, 64, 0, 9000, 1, 4096});
-  const auto count = static_cast<int32_t>(tensors.size());
   Random random(9);
   const auto start = random.values(total(tensors), 1);
   for (const cov_sparse_format format :
@@ -54,37 +86,50 @@ void same_as_merge_then_apply() {
     for (const double scale : {0.01, 1e28}) {
       const Inputs peers = inputs(tensors, format, 7, scale);
       for (const int32_t rule : {COV_MERGE_CONTRIBUTORS, COV_MERGE_ALL}) {
-        for (const bool clip : {false, true}) {
-          const cov_merge_input input = peers.input(rule, clip);
-          CHECK_OK(cov_set_cpu_path("portable"));
-          cov_bytes merged{};
-          CHECK_OK(cov_sparse_merge(&input, tensors.data(), count, format, 1, &merged));
-          auto expected = start;
-          int32_t skipped[6], skipped_count = 0;
-          CHECK_OK(cov_merged_apply(expected.data(), expected.size(), merged.data, merged.length,
-                                    tensors.data(), count, 0.7f, skipped, &skipped_count));
-          for (const char* path : {"portable", "avx2", "avx512"}) {
-            if (cov_set_cpu_path(path).code != COV_OK) continue;
-            cov_bytes own{};
-            CHECK_OK(cov_sparse_merge(&input, tensors.data(), count, format, 2, &own));
-            CHECK(own.length == merged.length);
-            if (own.length == merged.length) CHECK_SAME(own.data, merged.data, own.length);
-            cov_bytes_free(&own);
-            for (const int32_t threads : {1, 2, 3, 0}) {
-              auto actual = start;
-              int32_t own_count = -1;
-              CHECK_OK(cov_sparse_update(actual.data(), actual.size(), &input, tensors.data(),
-                                         count, format, 0.7f, threads, skipped, &own_count));
-              CHECK(own_count == skipped_count);
-              CHECK_SAME(actual.data(), expected.data(), actual.size() * sizeof(float));
-            }
-          }
-          CHECK_OK(cov_set_cpu_path(nullptr));
-          cov_bytes_free(&merged);
+        for (const bool clip : {false, true})
+          same_bits(tensors, format, peers.input(rule, clip), 0.7f, start);
+      }
+    }
+  }
+}
+
+// Equal weights have divisors that are looked up by how many sent a value: sums of weights that
+// fp32 cannot hold, subnormal sums and means, values that all peers send, more peers than the
+// table has divisors, and parameters whose sign of zero must stay.
+void divisors_by_count() {
+  const auto tensors = table({4096 * 5 + 77, 4096});
+  Random random(10);
+  auto start = random.values(total(tensors), 1);
+  for (size_t i = 0; i < start.size(); i += 3) start[i] = i % 2 == 0 ? 0.0f : -0.0f;
+  for (const int peers : {1, 2, 20, 31, 32, 40}) {
+    for (const double scale : {0.01, 1e-28}) {
+      Inputs own = inputs(tensors, {2, 64}, peers, scale);
+      // Half of the peers agree, so that counts come up to that, and all of the first two.
+      for (int r = 2; r < peers; r += 2) own.pointers[static_cast<size_t>(r)] = own.pointers[0];
+      for (const float weight : {1.0f, 0.1f, 1.0f / 3, 1e-12f}) {
+        std::fill(own.weights.begin(), own.weights.end(), weight);
+        for (const int32_t rule : {COV_MERGE_CONTRIBUTORS, COV_MERGE_ALL}) {
+          for (const float rate : {0.7f, -0.3f})
+            same_bits(tensors, {2, 64}, own.input(rule, peers % 2 == 0), rate, start);
         }
       }
     }
   }
+}
+
+// Where most peers send nothing the median norm is 0, and so is the factor of the others.
+void factor_of_zero() {
+  const auto tensors = table({4096 * 2 + 5, 4096});
+  Inputs peers = inputs(tensors, {2, 64}, 5, 0.01);
+  const auto nothing = zeros(total(tensors));
+  const auto packed = compress(tensors, {2, 64}, nothing, nothing, nothing, 0);
+  CHECK_OK(packed.status);
+  for (const size_t r : {0u, 2u, 3u}) peers.pointers[r] = packed.body.data();
+  std::fill(peers.weights.begin(), peers.weights.end(), 1.0f);
+  Random random(11);
+  auto start = random.values(total(tensors), 1);
+  start[5] = -0.0f;
+  same_bits(tensors, {2, 64}, peers.input(COV_MERGE_CONTRIBUTORS, true), 1.0f, start);
 }
 
 // Weights that make a sum overflow: the tensor is skipped, as when applying a merged update.
@@ -171,6 +216,8 @@ void readers_agree() {
 
 int main() {
   same_as_merge_then_apply();
+  divisors_by_count();
+  factor_of_zero();
   skips_what_overflows();
   refuses_before_it_changes_anything();
   readers_agree();

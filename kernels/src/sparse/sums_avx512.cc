@@ -1,6 +1,6 @@
 // No inline function from a header is used, because the linker could give its code to callers
 // without this instruction set.
-#include "sparse/decode.h"
+#include "sparse/sums.h"
 
 #if defined(__x86_64__)
 
@@ -35,6 +35,24 @@ void apply_avx512(float* theta, SumAndWeight* sums, int32_t n, float rate, float
     _mm512_mask_storeu_ps(theta + i, sent, _mm512_sub_ps(own, _mm512_mul_ps(rates, mean)));
     _mm512_mask_storeu_ps(at, low, _mm512_setzero_ps());
     _mm512_mask_storeu_ps(at + 16, high, _mm512_setzero_ps());
+  }
+}
+
+void apply_tally_avx512(float* theta, Tally& tally, float rate, const float* divisors) {
+  const __m512 rates = _mm512_set1_ps(rate);
+  const __m512 few = _mm512_loadu_ps(divisors);
+  const __m512 many = _mm512_loadu_ps(divisors + 16);
+  for (int32_t i = 0; i < 4096; i += 16) {
+    __m128i* const counts = reinterpret_cast<__m128i*>(tally.counts + i);
+    const __m128i bytes = _mm_load_si128(counts);
+    const __mmask16 sent = _mm_test_epi8_mask(bytes, bytes);
+    if (sent == 0) continue;
+    const __m512 divisor = _mm512_permutex2var_ps(few, _mm512_cvtepu8_epi32(bytes), many);
+    const __m512 mean = _mm512_div_ps(_mm512_load_ps(tally.sums + i), divisor);
+    const __m512 own = _mm512_loadu_ps(theta + i);
+    _mm512_storeu_ps(theta + i, _mm512_mask_sub_ps(own, sent, own, _mm512_mul_ps(rates, mean)));
+    _mm512_store_ps(tally.sums + i, _mm512_setzero_ps());
+    _mm_store_si128(counts, _mm_setzero_si128());
   }
 }
 
