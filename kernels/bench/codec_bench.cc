@@ -1,5 +1,6 @@
 // W1, W2: size and error of an update on real pseudo-gradients, those of the last of several rounds
-// of a LLaMA of ten million parameters (bench/pseudo_gradients.h).
+// of a LLaMA of ten million parameters (bench/pseudo_gradients.h). W3: deltas between versions of a
+// policy.
 #include <algorithm>
 #include <array>
 #include <cmath>
@@ -45,8 +46,43 @@ double reference_error(const std::vector<double>& kept) {
   return error;
 }
 
+// What the values of a body take in bits when positions, signs and levels are independent of each
+// other: log2 of the ways to choose the positions, a bit a sign, the entropy of the level in its tensor.
+double independent_bits(const PseudoGradient& gradient, const std::vector<uint32_t>& indices,
+                        const std::vector<float>& values, int32_t mode) {
+  const auto log2_choose = [](double n, double m) {
+    return (std::lgamma(n + 1) - std::lgamma(m + 1) - std::lgamma(n - m + 1)) / std::log(2.0);
+  };
+  double bits = static_cast<double>(indices.size());
+  size_t j = 0;
+  for (const cov_tensor_info& tensor : gradient.tensors) {
+    double high = 0, kept = 0;
+    for (uint64_t first = 0; first < tensor.length; first += COV_SPARSE_CHUNK) {
+      const uint64_t n = std::min<uint64_t>(COV_SPARSE_CHUNK, tensor.length - first);
+      const size_t start = j;
+      float largest = 0, smallest = INFINITY;
+      for (; j < indices.size() && indices[j] < tensor.offset + first + n; ++j) {
+        largest = std::max(largest, std::fabs(values[j]));
+        smallest = std::min(smallest, std::fabs(values[j]));
+      }
+      bits += log2_choose(static_cast<double>(n), static_cast<double>(j - start));
+      for (size_t i = start; i < j; ++i)
+        high += largest > smallest && std::fabs(values[i]) == largest;
+      kept += static_cast<double>(j - start);
+    }
+    const double share = kept > 0 ? high / kept : 0;
+    if (mode == 2 && share > 0 && share < 1)
+      bits -= kept * (share * std::log2(share) + (1 - share) * std::log2(1 - share));
+  }
+  return bits;
+}
+
 struct Outcome {
-  double ratio;      // fp32 bytes / all bytes
+  double body_ratio;    // fp32 bytes / all bytes when the body is sent as it is
+  double packed_ratio;  // the same when it is packed
+  double bits;          // of the packed form, per value sent
+  double independent_bits;
+  Compared pack, unpack;  // against compressing, on all threads
   double error;      // squared error relative to the kept energy
   double reference;  // of the reference quantiser on the same values
 };
@@ -79,9 +115,81 @@ Outcome measure(const PseudoGradient& gradient, int32_t mode) {
     }
     reference += reference_error(originals);
   }
-  return {4 * static_cast<double>(gradient.base.size()) /
-              (static_cast<double>(bytes) + kHeaderBytes),
-          error / energy, reference / energy};
+  const double dense = 4 * static_cast<double>(gradient.base.size());
+  const auto all = [](uint64_t length) { return static_cast<double>(length) + kHeaderBytes; };
+  Outcome out{};
+  cov_bytes packed{};
+  std::vector<uint8_t> again(bytes);
+  const auto pack = [&] {
+    cov_bytes_free(&packed);
+    require(cov_sparse_pack(body.data(), bytes, own.tensors.data(), count, format, 0, &packed));
+  };
+  const auto unpack = [&] {
+    require(cov_sparse_unpack(packed.data, packed.length, own.tensors.data(), count, format, 0,
+                              again.data(), bytes));
+  };
+  const std::vector<uint8_t> first = body;
+  pack();
+  unpack();
+  if (again != first) {
+    std::fprintf(stderr, "the unpacked update is another one\n");
+    std::exit(1);
+  }
+  out.body_ratio = dense / all(bytes);
+  out.packed_ratio = dense / all(packed.length);
+  out.bits = 8 * static_cast<double>(packed.length) / static_cast<double>(kept);
+  indices.resize(kept);
+  values.resize(kept);
+  out.independent_bits =
+      independent_bits(gradient, indices, values, mode) / static_cast<double>(kept);
+  out.error = error / energy;
+  out.reference = reference / energy;
+  const auto compress = [&] {
+    require(cov_sparse_compress(&source, own.tensors.data(), count, format, 0, body.data(), bytes));
+  };
+  out.pack = compare(9, pack, compress);
+  out.unpack = compare(9, unpack, compress);
+  cov_bytes_free(&packed);
+  return out;
+}
+
+void print_sizes(const Options& options, const Outcome& outcome, int32_t mode,
+                 const std::string& note) {
+  const std::string id = mode == 2 ? "W1.2bit" : "W1.1bit";
+  print(options, {.id = id,
+                  .metric = "fp32 bytes to all bytes of a packed update",
+                  .value = outcome.packed_ratio,
+                  .unit = "x",
+                  .must = mode == 2 ? 200.0 : 220.0,
+                  .aim = mode == 2 ? 210.0 : 235.0,
+                  .note = note + ", 350 bytes of header counted",
+                  .judge_value = true});
+  print(options, {.id = id + ".body",
+                  .metric = "fp32 bytes to all bytes of an update as it is",
+                  .value = outcome.body_ratio,
+                  .unit = "x",
+                  .note = note + ", 350 bytes of header counted"});
+  print(options, {.id = id + ".entropy",
+                  .metric = "packed update, all bits per value sent",
+                  .value = outcome.bits,
+                  .unit = "bit",
+                  .yardstick = "independent positions, signs and levels",
+                  .yardstick_value = outcome.independent_bits,
+                  .ratio = outcome.bits / outcome.independent_bits,
+                  .note = note,
+                  .lower_is_better = true});
+}
+
+void print_speed(const Options& options, const std::string& id, const char* metric,
+                 const Compared& times, size_t parameters) {
+  const double millions = 1e-6 * static_cast<double>(parameters);
+  print(options, {.id = id,
+                  .metric = metric,
+                  .value = millions / times.first_s,
+                  .unit = "M/s",
+                  .yardstick = "compressing the update",
+                  .yardstick_value = millions / times.second_s,
+                  .ratio = times.speedup});
 }
 
 void bench_updates(const Options& options, const TrainingRun& run,
@@ -93,14 +201,11 @@ void bench_updates(const Options& options, const TrainingRun& run,
   for (const int32_t mode : {2, 1}) {
     const Outcome outcome = measure(gradient, mode);
     const std::string suffix = mode == 2 ? ".2bit" : ".1bit";
-    print(options, {.id = "W1" + suffix,
-                    .metric = "fp32 bytes to all bytes of an update",
-                    .value = outcome.ratio,
-                    .unit = "x",
-                    .must = mode == 2 ? 200.0 : 220.0,
-                    .aim = mode == 2 ? 210.0 : 235.0,
-                    .note = std::string(note) + ", 350 bytes of header counted",
-                    .judge_value = true});
+    print_sizes(options, outcome, mode, note);
+    print_speed(options, "W1" + suffix + ".pack", "packing, parameters per second", outcome.pack,
+                gradient.base.size());
+    print_speed(options, "W1" + suffix + ".unpack", "unpacking, parameters per second",
+                outcome.unpack, gradient.base.size());
     print(options, {.id = "W2" + suffix,
                     .metric = "squared error of what is sent",
                     .value = outcome.error,
