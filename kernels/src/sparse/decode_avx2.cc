@@ -8,25 +8,53 @@
 
 namespace covenant::sparse {
 
-bool decode64_avx2(const uint8_t* fields, uint16_t indices[64]) {
-  uint64_t upper[2];
-  __builtin_memcpy(upper, fields + 48, sizeof upper);
-  if (__builtin_popcountll(upper[0]) + __builtin_popcountll(upper[1]) != 64) return false;
-  int32_t j = 0;
-  for (int32_t word = 0; word < 2; ++word) {
-    for (uint64_t rest = upper[word]; rest != 0; rest &= rest - 1, ++j) {
-      const auto bit = static_cast<int32_t>(_tzcnt_u64(rest)) + 64 * word;
-      indices[j] = static_cast<uint16_t>((bit - j) << 6);
+namespace {
+
+// For each byte the places of its set bits, ascending, a byte each.
+struct Places {
+  uint64_t of[256];
+};
+constexpr Places find_places() {
+  Places out{};
+  for (uint64_t byte = 0; byte < 256; ++byte) {
+    int found = 0;
+    for (uint64_t bit = 0; bit < 8; ++bit) {
+      if ((byte >> bit & 1) != 0) out.of[byte] |= bit << (8 * found++);
     }
   }
-  // Eight times six bits spread to bytes. The last eight bytes read reach into the bitmap.
+  return out;
+}
+constexpr Places kPlaces = find_places();
+
+}  // namespace
+
+bool decode64_avx2(const uint8_t* fields, uint16_t indices[64]) {
+  const uint8_t* const bitmap = fields + 48;
+  uint64_t upper[2];
+  __builtin_memcpy(upper, bitmap, sizeof upper);
+  if (__builtin_popcountll(upper[0]) + __builtin_popcountll(upper[1]) != 64) return false;
+  // Eight places are written whatever a byte holds, and the next byte's go over those too many.
+  uint8_t places[64 + 8];
+  int32_t count = 0;
+  for (uint32_t byte = 0; byte < 16; ++byte) {
+    const uint64_t found = kPlaces.of[bitmap[byte]] + 0x0808080808080808 * byte;
+    __builtin_memcpy(places + count, &found, sizeof found);
+    count += __builtin_popcount(bitmap[byte]);
+  }
+  // Place less rank is the row. Eight times six low bits spread to bytes; the last eight bytes read
+  // reach into the bitmap.
+  __m128i ranks = _mm_setr_epi8(0, 1, 2, 3, 4, 5, 6, 7, 0, 0, 0, 0, 0, 0, 0, 0);
   for (int32_t group = 0; group < 8; ++group) {
     uint64_t packed;
     __builtin_memcpy(&packed, fields + 6 * group, sizeof packed);
     const __m128i low = _mm_cvtepu8_epi16(_mm_cvtsi64_si128(
         static_cast<long long>(_pdep_u64(packed, 0x3f3f3f3f3f3f3f3f))));
-    __m128i* const at = reinterpret_cast<__m128i*>(indices + 8 * group);
-    _mm_storeu_si128(at, _mm_or_si128(_mm_loadu_si128(at), low));
+    const __m128i place =
+        _mm_loadl_epi64(reinterpret_cast<const __m128i*>(places + 8 * group));
+    const __m128i row = _mm_cvtepu8_epi16(_mm_sub_epi8(place, ranks));
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(indices + 8 * group),
+                     _mm_or_si128(_mm_slli_epi16(row, 6), low));
+    ranks = _mm_add_epi8(ranks, _mm_set1_epi8(8));
   }
   // Ascending: each is above the one before it. Indices are below 2^13, so signed words will do.
   __m256i descending = _mm256_setzero_si256();

@@ -41,15 +41,19 @@ void apply_avx2(float* theta, SumAndWeight* sums, int32_t n, float rate, float d
 
 void apply_tally_avx2(float* theta, Tally& tally, float rate, const float* divisors) {
   const __m256 rates = _mm256_set1_ps(rate);
+  const __m256 few = _mm256_loadu_ps(divisors);
   for (int32_t i = 0; i < 4096; i += 8) {
     uint8_t* const counts = tally.counts + i;
     const __m128i bytes = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(counts));
-    if (_mm_testz_si128(bytes, bytes) != 0) continue;
     const __m256i count = _mm256_cvtepu8_epi32(bytes);
     const __m256 unsent =
         _mm256_castsi256_ps(_mm256_cmpeq_epi32(count, _mm256_setzero_si256()));
-    const __m256 mean = _mm256_div_ps(_mm256_load_ps(tally.sums + i),
-                                      _mm256_i32gather_ps(divisors, count, sizeof(float)));
+    // Eight divisors fit a register; more than seven that sent the same value are rare.
+    const __m128i beyond = _mm_and_si128(bytes, _mm_set1_epi8(~7));
+    const __m256 divisor = _mm_testz_si128(beyond, beyond) != 0
+                               ? _mm256_permutevar8x32_ps(few, count)
+                               : _mm256_i32gather_ps(divisors, count, sizeof(float));
+    const __m256 mean = _mm256_div_ps(_mm256_load_ps(tally.sums + i), divisor);
     const __m256 own = _mm256_loadu_ps(theta + i);
     const __m256 moved = _mm256_sub_ps(own, _mm256_mul_ps(rates, mean));
     _mm256_storeu_ps(theta + i, _mm256_blendv_ps(moved, own, unsent));
