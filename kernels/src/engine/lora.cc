@@ -118,9 +118,20 @@ void cov_lora::add_to(const Adapter& m, float* out) {
   const float* p = state(COV_PARAMETERS);
   model->pool.run(m.n, [&](int64_t row) {
     float* to = out + row * m.k;
-    for (int64_t r = 0; r < rank; ++r) {
-      const float factor = scale * p[m.b + row * rank + r];
-      const float* a = p + m.a + r * m.k;
+    const float* b = p + m.b + row * rank;
+    const float* a = p + m.a;
+    int64_t r = 0;
+    for (; r + 4 <= rank; r += 4, a += 4 * m.k) {  // four at a time read and write W' once
+      const float f[4] = {scale * b[r], scale * b[r + 1], scale * b[r + 2], scale * b[r + 3]};
+      for (int64_t c = 0; c < m.k; ++c) {
+        float sum = to[c] + f[0] * a[c];
+        sum += f[1] * a[m.k + c];
+        sum += f[2] * a[2 * m.k + c];
+        to[c] = sum + f[3] * a[3 * m.k + c];
+      }
+    }
+    for (; r < rank; ++r, a += m.k) {
+      const float factor = scale * b[r];
       for (int64_t c = 0; c < m.k; ++c) to[c] += factor * a[c];
     }
   });
