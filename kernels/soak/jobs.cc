@@ -30,8 +30,13 @@ const std::vector<Worker::Job>& Worker::jobs() {
       {"generate and cancel", 8, &Worker::generate_and_cancel},
       {"join and leave", 8, &Worker::join_and_leave},
       {"compress and merge", 15, &Worker::compress_and_merge},
+      {"update at once", 8, &Worker::update_at_once},
       {"decode damaged", 8, &Worker::decode_damaged},
       {"hash", 8, &Worker::hash},
+      {"adapters", 8, &Worker::adapters},
+      {"deltas", 8, &Worker::deltas},
+      {"activations", 6, &Worker::activations},
+      {"projections", 6, &Worker::projections},
       {"exceed memory", 6, &Worker::exceed_memory},
       {"bad arguments", 4, &Worker::bad_arguments},
       {"trim", 3, &Worker::trim},
@@ -283,16 +288,14 @@ std::vector<uint8_t> Worker::compress(const std::vector<cov_tensor_info>& tensor
   return body;
 }
 
-namespace {
-std::vector<cov_tensor_info> table_of(const cov_model_shape& shape) {
-  std::vector<cov_tensor_info> tensors(static_cast<size_t>(cov_tensor_count(&shape)));
-  cov_tensor_table(&shape, tensors.data(), static_cast<int32_t>(tensors.size()));
+std::vector<cov_tensor_info> Worker::table() const {
+  std::vector<cov_tensor_info> tensors(static_cast<size_t>(cov_tensor_count(&shape_)));
+  cov_tensor_table(&shape_, tensors.data(), static_cast<int32_t>(tensors.size()));
   return tensors;
 }
-}  // namespace
 
 void Worker::compress_and_merge() {
-  const std::vector<cov_tensor_info> tensors = table_of(shape_);
+  const std::vector<cov_tensor_info> tensors = table();
   const int32_t count = static_cast<int32_t>(tensors.size());
   const cov_sparse_format format = {1 + below(2), 1 + below(100)};
   std::vector<std::vector<uint8_t>> bodies;
@@ -320,8 +323,38 @@ void Worker::compress_and_merge() {
   cov_bytes_free(&merged);
 }
 
+// Merged and applied in one call as in two, on whatever parameters there are.
+void Worker::update_at_once() {
+  const std::vector<cov_tensor_info> tensors = table();
+  const int32_t count = static_cast<int32_t>(tensors.size());
+  const cov_sparse_format format = {1 + below(2), 1 + below(100)};
+  const std::vector<uint8_t> bodies[2] = {compress(tensors, format, 0.01f),
+                                          compress(tensors, format, 0.01f)};
+  if (!fault_.empty()) return;
+  const uint8_t* const data[2] = {bodies[0].data(), bodies[1].data()};
+  const uint64_t lengths[2] = {bodies[0].size(), bodies[1].size()};
+  const float weights[2] = {1.0f, 0.5f};
+  const cov_merge_input input = {data, lengths, weights, 2, below(2), below(2)};
+  std::vector<float> one = base_, two = base_;
+  std::vector<int32_t> skipped(tensors.size());
+  int32_t skipped_count = 0;
+  cov_bytes merged = {};
+  expect(cov_sparse_update(one.data(), one.size(), &input, tensors.data(), count, format, 0.5f,
+                           1 + below(2), skipped.data(), &skipped_count),
+         COV_OK, "update at once");
+  if (!expect(cov_sparse_merge(&input, tensors.data(), count, format, 1 + below(2), &merged),
+              COV_OK, "merge"))
+    return;
+  expect(cov_merged_apply(two.data(), two.size(), merged.data, merged.length, tensors.data(), count,
+                          0.5f, skipped.data(), &skipped_count),
+         COV_OK, "apply");
+  cov_bytes_free(&merged);
+  if (std::memcmp(one.data(), two.data(), one.size() * sizeof(float)) != 0)
+    wrong("merging and applying in one call gives other bits than in two");
+}
+
 void Worker::decode_damaged() {
-  const std::vector<cov_tensor_info> tensors = table_of(shape_);
+  const std::vector<cov_tensor_info> tensors = table();
   const int32_t count = static_cast<int32_t>(tensors.size());
   const cov_sparse_format format = {2, 64};
   std::vector<uint8_t> body = compress(tensors, format, 0.01f);
@@ -342,7 +375,7 @@ void Worker::decode_damaged() {
 }
 
 void Worker::hash() {
-  const std::vector<cov_tensor_info> tensors = table_of(shape_);
+  const std::vector<cov_tensor_info> tensors = table();
   const int32_t count = static_cast<int32_t>(tensors.size());
   uint8_t one[COV_HASH_BYTES], two[COV_HASH_BYTES];
   expect(cov_state_root(base_.data(), base_.size(), tensors.data(), count, 1, one), COV_OK, "root");

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "covenant/generator.h"
+#include "covenant/lora.h"
 #include "covenant/model.h"
 #include "covenant/sparse.h"
 
@@ -51,9 +52,14 @@ class Worker {
   void generate_and_cancel();
   void join_and_leave();
   void compress_and_merge();
+  void update_at_once();
   void decode_damaged();
   void hash();
   void exceed_memory();
+  void adapters();
+  void deltas();
+  void activations();
+  void projections();
   void bad_arguments();
   void trim();
 
@@ -63,6 +69,9 @@ class Worker {
   int32_t generate(const cov_generate_options& options);
   std::vector<uint8_t> compress(const std::vector<cov_tensor_info>& tensors,
                                 cov_sparse_format format, float drift);
+  cov_status train_adapters(cov_lora* lora);
+  std::vector<float> numbers(size_t count, float scale);
+  std::vector<cov_tensor_info> table() const;
   // Notes a fault when the code is not one of those expected.
   bool expect(cov_status status, int32_t code, const char* what);
   void wrong(const char* what);

@@ -9,6 +9,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <ctime>
+#include <string>
 #include <system_error>
 
 #if defined(__linux__)
@@ -35,12 +36,17 @@ double quota_from(const char* path, bool v2) {
   return period > 0 ? quota / period : 0.0;
 }
 
-double cgroup_cpus() {
-  const double v2 = quota_from("/sys/fs/cgroup/cpu.max", true);
-  if (v2 > 0) return v2;
-  const double quota = quota_from("/sys/fs/cgroup/cpu/cpu.cfs_quota_us", false);
-  const double period = quota_from("/sys/fs/cgroup/cpu/cpu.cfs_period_us", false);
-  return quota > 0 && period > 0 ? quota / period : 0.0;
+// Path of this process in the one hierarchy of cgroup v2 ("0::/a/b"), without the line's end; empty
+// when there is none.
+std::string own_group(const char* file_name) {
+  std::FILE* file = std::fopen(file_name, "r");
+  if (file == nullptr) return {};
+  char line[4096];
+  std::string path;
+  while (path.empty() && std::fgets(line, sizeof line, file) != nullptr)
+    if (std::strncmp(line, "0::/", 4) == 0) path.assign(line + 3, std::strcspn(line + 3, "\n"));
+  std::fclose(file);
+  return path;
 }
 #endif
 
@@ -85,6 +91,27 @@ double own_s() {
 
 }  // namespace
 
+double cgroup_cpus(const char* root, const char* own) {
+  double cpus = 0;
+#if defined(__linux__)
+  // A limit of any group above holds as well. In a container the own group is usually the root.
+  for (std::string path = own_group(own);;) {
+    const double here = quota_from((root + path + "/cpu.max").c_str(), true);
+    if (here > 0 && (cpus == 0 || here < cpus)) cpus = here;
+    if (path.empty()) break;
+    path.resize(path.find_last_of('/'));
+  }
+  if (cpus > 0) return cpus;
+  const std::string v1 = std::string(root) + "/cpu/cpu.cfs_";
+  const double quota = quota_from((v1 + "quota_us").c_str(), false);
+  const double period = quota_from((v1 + "period_us").c_str(), false);
+  if (quota > 0 && period > 0) cpus = quota / period;
+#else
+  static_cast<void>(root), static_cast<void>(own);
+#endif
+  return cpus;
+}
+
 int ThreadPool::worker() { return worker_index; }
 
 int default_thread_count() {
@@ -93,7 +120,7 @@ int default_thread_count() {
   cpu_set_t set;
   CPU_ZERO(&set);
   if (sched_getaffinity(0, sizeof set, &set) == 0 && CPU_COUNT(&set) > 0) cpus = CPU_COUNT(&set);
-  const double quota = cgroup_cpus();
+  const double quota = cgroup_cpus("/sys/fs/cgroup", "/proc/self/cgroup");
   if (quota > 0 && quota < cpus) cpus = static_cast<int>(quota);  // rounds down
 #endif
   return cpus < 1 ? 1 : cpus;

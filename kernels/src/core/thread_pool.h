@@ -30,6 +30,11 @@ class TaskRef {
 // Smaller of CPU affinity and cgroup CPU quota (v1 and v2), at least 1.
 int default_thread_count();
 
+// CPUs that the quotas of this process's control group and of those above it leave, 0 without a
+// quota. `root`: where control groups are mounted; `own`: /proc/self/cgroup. Elsewhere than on
+// Linux always 0.
+double cgroup_cpus(const char* root, const char* own);
+
 class ThreadPool {
  public:
   // `threads` >= 1 counts the caller. If the system refuses threads, the pool has fewer.
