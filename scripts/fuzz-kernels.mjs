@@ -81,7 +81,9 @@ function fuzz(name, seconds, kept) {
     path.join(build, `fuzz_${name}`),
     [
       ...[`-max_total_time=${seconds}`, `-max_len=${inputBytesMax}`, "-print_final_stats=1"],
-      ...["-timeout=20", "-rss_limit_mb=2048", `-artifact_prefix=${artifacts}${path.sep}`],
+      // An input takes less than a millisecond; but a shared machine may halt the process for a while.
+      ...["-timeout=300", "-report_slow_units=300", "-rss_limit_mb=2048"],
+      `-artifact_prefix=${artifacts}${path.sep}`,
       ...[work, kept],
     ],
     { encoding: "utf8", env: environment, maxBuffer: 256 << 20 },

@@ -127,13 +127,11 @@ int default_thread_count() {
 }
 
 ThreadPool::ThreadPool(int threads) {
-  workers_.reserve(static_cast<size_t>(threads > 1 ? threads - 1 : 0));
-  for (int i = 1; i < threads; ++i) {
-    try {
-      workers_.emplace_back([this, i] { work(i); });
-    } catch (const std::exception&) {  // no thread, or no memory for one
-      break;                           // fewer threads: slower, same results
-    }
+  try {
+    workers_.reserve(static_cast<size_t>(threads > 1 ? threads - 1 : 0));
+    for (int i = 1; i < threads; ++i) workers_.emplace_back([this, i] { work(i); });
+  } catch (const std::exception&) {
+    // No thread, or no memory for one. Fewer threads: slower, same results.
   }
 }
 

@@ -37,7 +37,8 @@ double cgroup_cpus(const char* root, const char* own);
 
 class ThreadPool {
  public:
-  // `threads` >= 1 counts the caller. If the system refuses threads, the pool has fewer.
+  // `threads` >= 1 counts the caller. If the system refuses threads or memory, the pool has fewer.
+  // Does not throw.
   explicit ThreadPool(int threads);
   ~ThreadPool();
   ThreadPool(const ThreadPool&) = delete;

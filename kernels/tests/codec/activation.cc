@@ -111,7 +111,7 @@ void refusals() {
                  COV_NON_FINITE);
     }
     // Any bytes: refused, or decoded to finite values.
-    for (int round = 0; round < 3000; ++round) {
+    for (int round = 0; round < unless_sanitized(3000, 300); ++round) {
       changed = good;
       for (uint32_t c = 0; c < 3; ++c)
         changed[16 + random.below(static_cast<uint32_t>(changed.size() - 16))] =

@@ -55,10 +55,10 @@ float draw(Random& random, uint32_t kind) {
 
 void selection() {
   Random random(3);
-  for (int round = 0; round < 400; ++round) {
+  for (int round = 0; round < unless_sanitized(400, 80); ++round) {
     const uint32_t kind = static_cast<uint32_t>(round) % 8;
     const auto n =
-        static_cast<int32_t>(round < 200 ? 1 + random.below(4096) : 4096 - random.below(3));
+        static_cast<int32_t>(round % 2 == 0 ? 1 + random.below(4096) : 4096 - random.below(3));
     const auto kept = static_cast<int32_t>(1 + random.below(random.below(4) ? 80 : 4096));
     const auto size = static_cast<size_t>(n);
     std::vector<float> base(size), current(size, 0.0f), feedback(size);

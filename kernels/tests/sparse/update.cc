@@ -189,7 +189,8 @@ void readers_agree() {
   const auto tensors = table({4096});
   Random random(31);
   int accepted = 0;
-  for (int round = 0; round < 20000; ++round) {
+  const int rounds = unless_sanitized(20000, 4000);
+  for (int round = 0; round < rounds; ++round) {
     uint8_t fields[64 + 16];
     if (round % 50 == 0) {
       const auto values = random.values(4096, 1);
@@ -209,7 +210,7 @@ void readers_agree() {
       if (good) CHECK_SAME(actual, expected, sizeof expected);
     }
   }
-  CHECK(accepted > 1000 && accepted < 19000);
+  CHECK(accepted > rounds / 20 && accepted < rounds / 20 * 19);
 }
 
 }  // namespace
