@@ -1,5 +1,6 @@
 // `npm run sanitize:kernels`: builds the C++ tests with the sanitizers and runs them, with every compiler that is there:
-// address and undefined behaviour in one build, data races in another. Takes some minutes.
+// address and undefined behaviour in one build, data races in another (the tests that start threads). The tests take smaller
+// shapes and fewer rounds there, through the same branches (kernels/tests/check.h). Prints a table in Markdown.
 import { spawnSync } from "node:child_process";
 import { existsSync, readFileSync, rmSync } from "node:fs";
 import os from "node:os";
@@ -32,6 +33,8 @@ function identity(compiler) {
   const { status, stdout } = spawnSync(compiler, ["--version"], { encoding: "utf8" });
   return status === 0 ? stdout.split("\n")[0] : undefined;
 }
+
+const seconds = (milliseconds) => Math.round(milliseconds / 1000);
 
 function compilersOf(wanted) {
   const found = new Map();
@@ -69,6 +72,27 @@ function build(compiler, kind, jobs) {
   return folder;
 }
 
+/** Runs the tests of a build; what came of them, and how many there were. */
+function test(folder, options) {
+  const report = path.join(folder, "tests.xml");
+  const args = [
+    ...["--test-dir", folder, "--output-on-failure", "-j", options.jobs],
+    ...["--output-junit", report, "--no-tests=error"],
+    ...(options.tests ? ["-R", options.tests] : []),
+  ];
+  rmSync(report, { force: true });
+  // Anything suspicious ends the test that did it.
+  const env = {
+    ...process.env,
+    ASAN_OPTIONS: "detect_leaks=1:allocator_may_return_null=1",
+    UBSAN_OPTIONS: "print_stacktrace=1:halt_on_error=1",
+    TSAN_OPTIONS: "halt_on_error=1:second_deadlock_stack=1",
+  };
+  const ok = run("ctest", args, { env }).status === 0;
+  const count = existsSync(report) ? / tests="(\d+)"/.exec(readFileSync(report, "utf8")) : null;
+  return { ok, count: Number(count?.[1] ?? 0) };
+}
+
 function main() {
   const { values: options } = parseArgs({
     options: {
@@ -87,29 +111,20 @@ function main() {
   const unknown = chosen.find((kind) => !kinds.includes(kind));
   if (unknown !== undefined) fail(`Unknown kind ${unknown}; there are ${kinds.join(" and ")}.`);
   const failed = [];
+  const rows = ["| compiler | sanitizers | build s | tests s | tests | result |"];
+  rows.push("| --- | --- | --- | --- | --- | --- |");
   for (const compiler of compilersOf(options.compiler)) {
     for (const kind of chosen) {
       const startedAt = Date.now();
       const folder = build(compiler, kind, Number(options.jobs));
-      const tests = [
-        ...["--test-dir", folder, "--output-on-failure", "-j", options.jobs, "--timeout", "1800"],
-        ...(options.tests ? ["-R", options.tests] : []),
-      ];
-      // Anything suspicious ends the test that did it.
-      const env = {
-        ...process.env,
-        ASAN_OPTIONS: "detect_leaks=1:allocator_may_return_null=1",
-        UBSAN_OPTIONS: "print_stacktrace=1:halt_on_error=1",
-        TSAN_OPTIONS: "halt_on_error=1:second_deadlock_stack=1",
-      };
-      const ok = run("ctest", tests, { env }).status === 0;
-      const seconds = Math.round((Date.now() - startedAt) / 1000);
-      process.stdout.write(
-        `── ${compiler}, ${kind}: ${ok ? "clean" : "FAULTY"} after ${seconds} s\n`,
-      );
+      const builtAt = Date.now();
+      const { ok, count } = test(folder, options);
+      const cells = [compiler, kind, seconds(builtAt - startedAt), seconds(Date.now() - builtAt)];
+      rows.push(`| ${[...cells, count, ok ? "clean" : "FAULTY"].join(" | ")} |`);
       if (!ok) failed.push(`${compiler} with ${kind}`);
     }
   }
+  process.stdout.write(`${rows.join("\n")}\n`);
   if (failed.length > 0) fail(`Not clean: ${failed.join("; ")}.`);
 }
 

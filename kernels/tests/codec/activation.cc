@@ -135,6 +135,40 @@ void refusals() {
   }
 }
 
+// Straight-through: over steps wider than the rounding, what comes out moves as what goes in, so that
+// dL/dv is dL/d(decoded v). Finite differences of a random loss in random directions.
+void gradients_pass_straight_through() {
+  Random random(12);
+  constexpr int32_t rows = 40, width = 320;
+  constexpr size_t size = rows * width;
+  const auto decoded = [&](int32_t kind, const Values& values) {
+    const auto payload = encode(kind, values, rows, width);
+    Values out(size);
+    CHECK_OK(cov_activation_decode(kind, payload.data(), payload.size(), rows, width, 1,
+                                   out.data()));
+    return out;
+  };
+  for (const int32_t kind : {COV_ACTIVATION_BF16, COV_ACTIVATION_INT8, COV_ACTIVATION_INT4}) {
+    for (int round = 0; round < 5; ++round) {
+      const auto values = random.values(size, 1), direction = random.values(size, 1);
+      Values ahead = values, behind = values;
+      for (size_t i = 0; i < size; ++i) {
+        ahead[i] += 0.5f * direction[i];
+        behind[i] -= 0.5f * direction[i];
+      }
+      const Values up = decoded(kind, ahead), down = decoded(kind, behind);
+      // The loss is the sum of weights·v, whose gradient the weights are.
+      double slope = 0, expected = 0;
+      for (size_t i = 0; i < size; ++i) {
+        const double weight = direction[i] + 0.2 * random.gaussian();
+        slope += weight * (static_cast<double>(up[i]) - down[i]);
+        expected += weight * direction[i];
+      }
+      CHECK_NEAR(slope / expected, 1, kind == COV_ACTIVATION_INT4 ? 0.03 : 0.002);
+    }
+  }
+}
+
 struct Setup {
   static constexpr int32_t kWidth = 37, kRank = 19, kRows = 11, kVocab = 5;
   Random random{7};
@@ -244,6 +278,73 @@ double orthonormality(const Values& basis, size_t width, size_t rank) {
   return worst;
 }
 
+// A step as it is written down, with modified Gram-Schmidt for the QR decomposition.
+void a_step_in_double_precision() {
+  constexpr size_t width = 23, rank = 7;
+  Random random(13);
+  Values basis(width * rank), momentum = random.values(width * rank, 0.1);
+  CHECK_OK(cov_projection_random_basis(3, width, rank, basis.data()));
+  const Values gradient = random.values(width * rank, 1), a = basis, before = momentum;
+  CHECK_OK(cov_projection_step(basis.data(), gradient.data(), momentum.data(), width, rank, 0.1f,
+                               0.8f));
+  std::vector<double> cross(rank * rank), moved(width * rank);
+  for (size_t j = 0; j < rank; ++j)
+    for (size_t k = 0; k < rank; ++k)
+      for (size_t i = 0; i < width; ++i)
+        cross[j * rank + k] += static_cast<double>(a[i * rank + j]) * gradient[i * rank + k];
+  for (size_t i = 0; i < width; ++i)
+    for (size_t k = 0; k < rank; ++k) {
+      double speed = static_cast<double>(0.8f) * before[i * rank + k] + gradient[i * rank + k];
+      for (size_t j = 0; j < rank; ++j)
+        speed -= a[i * rank + j] * (cross[j * rank + k] + cross[k * rank + j]) / 2;
+      CHECK_NEAR(momentum[i * rank + k], speed, 1e-6);
+      moved[i * rank + k] = a[i * rank + k] - static_cast<double>(0.1f) * speed;
+    }
+  for (size_t k = 0; k < rank; ++k) {
+    double square = 0;
+    for (size_t i = 0; i < width; ++i) square += moved[i * rank + k] * moved[i * rank + k];
+    for (size_t i = 0; i < width; ++i) moved[i * rank + k] /= std::sqrt(square);
+    for (size_t j = k + 1; j < rank; ++j) {
+      double dot = 0;
+      for (size_t i = 0; i < width; ++i) dot += moved[i * rank + k] * moved[i * rank + j];
+      for (size_t i = 0; i < width; ++i) moved[i * rank + j] -= dot * moved[i * rank + k];
+    }
+  }
+  for (size_t i = 0; i < moved.size(); ++i) CHECK_NEAR(basis[i], moved[i], 1e-6);
+}
+
+// Primes, one column, as many columns as rows, no rows at all, NaN.
+void projections_at_the_edges() {
+  Random random(14);
+  for (const auto& [width, rank] : {std::pair{1, 1}, {2, 1}, {13, 13}, {67, 1}, {131, 61}}) {
+    Values basis(static_cast<size_t>(width * rank));
+    CHECK_OK(cov_projection_random_basis(4, width, rank, basis.data()));
+    const cov_projection p = {basis.data(), nullptr, width, rank, 0};
+    for (const int32_t rows : {0, 1, 7, 19}) {
+      auto x = random.values(static_cast<size_t>(rows * width), 1);
+      Values z(static_cast<size_t>(rows * rank)), y(x.size()), d_z(z.size()), d_x(x.size());
+      Values d_basis(basis.size());
+      for (const bool broken : {false, true}) {
+        if (broken && !x.empty()) x[x.size() / 2] = NAN;
+        CHECK_OK(cov_projection_encode(&p, x.data(), nullptr, rows, 3, z.data()));
+        CHECK_OK(cov_projection_decode(&p, z.data(), nullptr, rows, 3, y.data()));
+        CHECK_OK(cov_projection_decode_backward(&p, y.data(), z.data(), nullptr, rows, 3,
+                                                d_z.data(), d_basis.data(), nullptr));
+        CHECK_OK(cov_projection_encode_backward(&p, d_z.data(), x.data(), nullptr, rows, 3,
+                                                d_x.data(), d_basis.data(), nullptr));
+        if (broken || rank != width) continue;
+        for (size_t i = 0; i < x.size(); ++i) CHECK_NEAR(y[i], x[i], 2e-5);  // a rotation and back
+      }
+    }
+    Values momentum(basis.size()), gradient(basis.size(), INFINITY);
+    const Values before = basis;
+    CHECK_CODE(cov_projection_step(basis.data(), gradient.data(), momentum.data(), width, rank,
+                                   0.1f, 0.9f),
+               COV_NON_FINITE);
+    CHECK(basis == before);
+  }
+}
+
 // Steps keep the basis orthonormal and learn the directions that carry the data.
 void the_basis_learns() {
   constexpr int32_t width = 24, rank = 4, rows = 200;
@@ -305,7 +406,10 @@ int main() {
   round_trips();
   int4_spreads_outliers();
   refusals();
+  gradients_pass_straight_through();
   projections_and_their_gradients();
+  a_step_in_double_precision();
+  projections_at_the_edges();
   the_span_is_lossless();
   the_basis_learns();
   bad_arguments();
