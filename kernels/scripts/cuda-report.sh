@@ -71,6 +71,7 @@ for file in "$@"; do
     }' "$work/$name.count" "$work/$name.threads" "$work/$name.log" |
     while read -r kernel threads registers spilled shared blocks instructions; do
       plain=$(printf '%s' "$kernel" | c++filt 2>/dev/null | sed 's/(anonymous namespace):://; s/covenant::cuda:://g; s/(.*//; s/^void //' || printf '%s' "$kernel")
+      # shellcheck disable=SC2016 # the backticks are Markdown
       printf '| `%s` (%s) | %s | %s | %s | %s | %s | %s |\n' "$plain" "$name" "$threads" "$registers" "$spilled" "$shared" "$blocks" "$instructions"
     done
 done

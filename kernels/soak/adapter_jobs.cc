@@ -6,6 +6,13 @@
 
 namespace covenant_soak {
 
+std::vector<float> Worker::parameters() {
+  float* data = nullptr;
+  uint64_t length = 0;
+  expect(cov_model_buffer(model_, COV_PARAMETERS, &data, &length), COV_OK, "parameters");
+  return {data, data + length};
+}
+
 cov_status Worker::train_adapters(cov_lora* lora) {
   constexpr cov_adamw_options kAdamw = {1e-3f, 0.9f, 0.95f, 1e-8f, 0.0f, 1.0f};
   fill_batch(1 + below(3), 1 + below(40));
@@ -16,7 +23,6 @@ cov_status Worker::train_adapters(cov_lora* lora) {
   cov_status status = cov_model_forward(model_, &batch_, &options, &output);
   if (status.code == COV_OK)
     status = cov_model_backward(model_, coefficients.data(), coefficients.size());
-  if (status.code == COV_OK) status = cov_lora_collect(lora);
   float norm = 0;
   if (status.code == COV_OK) status = cov_lora_optimizer_step(lora, &kAdamw, &norm);
   if (status.code == COV_OK && !std::isfinite(norm)) wrong("adapters have no finite gradient");
@@ -31,7 +37,16 @@ void Worker::adapters() {
   for (int32_t steps = below(3); steps >= 0 && fault_.empty(); --steps)
     expect(train_adapters(lora), COV_OK, "step of adapters");
   if (fault_.empty() && below(2) == 0) generate_and_replay();
-  if (fault_.empty() && below(4) == 0) expect(cov_lora_merge(lora), COV_OK, "merge of adapters");
+  // Merged for good, or on trial: then the base's bits come back.
+  const int32_t kind = below(4);
+  if (fault_.empty() && kind < 2) {
+    const std::vector<float> before = parameters();
+    expect(cov_lora_merge(lora, kind), COV_OK, "merge of adapters");
+    if (kind == 1 && fault_.empty()) {
+      expect(cov_lora_unmerge(lora), COV_OK, "end of a trial");
+      if (parameters() != before) wrong("after a trial the base has other bits");
+    }
+  }
   // Sometimes released while in use.
   if (below(2) == 0) expect(cov_model_use_lora(model_, nullptr), COV_OK, "no adapters");
   cov_lora_release(lora);

@@ -323,6 +323,32 @@ void Worker::compress_and_merge() {
   cov_bytes_free(&merged);
 }
 
+// A body is packed for the way and comes back; damaged on the way, it is refused or still a body.
+void Worker::pack(const std::vector<uint8_t>& body, const std::vector<cov_tensor_info>& tensors,
+                  cov_sparse_format format) {
+  const int32_t count = static_cast<int32_t>(tensors.size());
+  cov_bytes packed = {};
+  if (!expect(cov_sparse_pack(body.data(), body.size(), tensors.data(), count, format,
+                              1 + below(2), &packed),
+              COV_OK, "pack"))
+    return;
+  std::vector<uint8_t> out(body.size());
+  expect(cov_sparse_unpack(packed.data, packed.length, tensors.data(), count, format, 1 + below(2),
+                           out.data(), out.size()),
+         COV_OK, "unpack");
+  if (fault_.empty() && out != body) wrong("a packed body comes back as another");
+  packed.data[random_() % packed.length] ^= static_cast<uint8_t>(1 + below(255));
+  const cov_status status = cov_sparse_unpack(packed.data, packed.length, tensors.data(), count,
+                                              format, 1, out.data(), out.size());
+  uint64_t kept = 0;
+  if (status.code != COV_OK)
+    refused_.fetch_add(1, std::memory_order_relaxed);
+  else
+    expect(cov_sparse_check(out.data(), out.size(), tensors.data(), count, format, &kept), COV_OK,
+           "check of a body from damaged bytes");
+  cov_bytes_free(&packed);
+}
+
 // Merged and applied in one call as in two, on whatever parameters there are.
 void Worker::update_at_once() {
   const std::vector<cov_tensor_info> tensors = table();
@@ -351,6 +377,7 @@ void Worker::update_at_once() {
   cov_bytes_free(&merged);
   if (std::memcmp(one.data(), two.data(), one.size() * sizeof(float)) != 0)
     wrong("merging and applying in one call gives other bits than in two");
+  pack(bodies[0], tensors, format);
 }
 
 void Worker::decode_damaged() {

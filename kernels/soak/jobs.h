@@ -70,6 +70,9 @@ class Worker {
   std::vector<uint8_t> compress(const std::vector<cov_tensor_info>& tensors,
                                 cov_sparse_format format, float drift);
   cov_status train_adapters(cov_lora* lora);
+  void pack(const std::vector<uint8_t>& body, const std::vector<cov_tensor_info>& tensors,
+            cov_sparse_format format);
+  std::vector<float> parameters();
   std::vector<float> numbers(size_t count, float scale);
   std::vector<cov_tensor_info> table() const;
   // Notes a fault when the code is not one of those expected.

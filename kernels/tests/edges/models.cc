@@ -146,11 +146,13 @@ void adapters() {
       const std::vector<float> coefficients(c.tokens.size(), -0.1f);
       CHECK_OK(cov_model_forward(model, &c.batch, &keep, &nothing));
       CHECK_OK(cov_model_backward(model, coefficients.data(), coefficients.size()));
-      CHECK_OK(cov_lora_collect(lora));
       float norm = -1;
       CHECK_OK(cov_lora_optimizer_step(lora, &kAdamw, &norm));
       CHECK(std::isfinite(norm) && norm >= 0);
-      CHECK_OK(cov_lora_merge(lora));
+      CHECK_OK(cov_lora_merge(lora, 1));
+      CHECK_CODE(cov_lora_merge(lora, 1), COV_FAILED_PRECONDITION);
+      CHECK_OK(cov_lora_unmerge(lora));
+      CHECK_OK(cov_lora_merge(lora, 0));
       CHECK(all_finite(model.buffer(COV_PARAMETERS), cov_parameter_count(&shape)));
       // NaN in an adapter is found when it is used.
       float* p = nullptr;

@@ -89,7 +89,7 @@ int main() {
   for (const int threads : {1, 2, 5}) {
     covenant::ThreadPool pool(threads);
     CHECK(pool.threads() == threads);
-    for (int round = 0; round < unless_sanitized(300, 100); ++round) {
+    for (int round = 0; round < covenant_test::unless_sanitized(300, 100); ++round) {
       const int64_t tasks = round % 17;
       std::vector<std::atomic<int>> runs(static_cast<size_t>(tasks));
       std::atomic<bool> worker_in_range{true};
@@ -114,7 +114,7 @@ int main() {
       });
     covenant::ThreadPool pool(3);
     bool once = true;
-    for (int round = 0; round < unless_sanitized(400, 100); ++round) {
+    for (int round = 0; round < covenant_test::unless_sanitized(400, 100); ++round) {
       std::vector<std::atomic<int>> runs(24);
       pool.run(24, [&](int64_t task) {
         volatile double work = 1;

@@ -28,7 +28,7 @@ struct Fixture {
 
   ~Fixture() { cov_lora_release(lora); }
   cov_status create() { return cov_lora_create(*model, &kOptions, &lora); }
-  // A model with adapters in use whose gradients are there to be collected.
+  // A model with adapters in use.
   void fresh(bool with_adapters = true) {
     cov_lora_release(lora);
     lora = nullptr;
@@ -44,8 +44,7 @@ struct Fixture {
   }
   void with_gradients() {
     fresh();
-    CHECK_OK(forward());
-    CHECK_OK(cov_model_backward(*model, coefficients.data(), kLength));
+    CHECK_OK(forward_and_backward());
   }
   cov_status forward() {
     cov_forward_options options = {};
@@ -54,10 +53,22 @@ struct Fixture {
     output.log_probs = log_probs.data();
     return cov_model_forward(*model, &batch, &options, &output);
   }
-  cov_status collect_and_step() {
-    if (const cov_status collected = cov_lora_collect(lora); collected.code != COV_OK)
-      return collected;
-    return cov_lora_optimizer_step(lora, &kAdamw, nullptr);
+  cov_status step() { return cov_lora_optimizer_step(lora, &kAdamw, nullptr); }
+  std::vector<float> gradients() {
+    float* g = nullptr;
+    uint64_t size = 0;
+    if (cov_lora_buffer(lora, COV_GRADIENTS, &g, &size).code != COV_OK) return {};
+    return {g, g + size};
+  }
+  // From a forward that kept what it needs; sums begin anew.
+  cov_status forward_and_backward() {
+    float* g = nullptr;
+    uint64_t size = 0;
+    if (const cov_status got = cov_lora_buffer(lora, COV_GRADIENTS, &g, &size); got.code != COV_OK)
+      return got;
+    std::memset(g, 0, size * sizeof(float));
+    if (const cov_status kept = forward(); kept.code != COV_OK) return kept;
+    return cov_model_backward(*model, coefficients.data(), kLength);
   }
   std::vector<float> adapters() {
     float* p = nullptr;
@@ -85,13 +96,35 @@ void test(int threads) {
        [&] { return f.base_is_untouched(); }, [&] { return f.log_probs == expected; }});
 
   f.with_gradients();
+  const std::vector<float> wanted = f.gradients();
+  run({"backward with adapters", [&] { f.fresh(); }, [&] { return f.forward_and_backward(); },
+       [&] { return f.base_is_untouched(); }, [&] { return f.gradients() == wanted; }});
+
+  f.with_gradients();
   const std::vector<float> before = f.adapters();
-  CHECK_OK(f.collect_and_step());
+  CHECK_OK(f.step());
   const std::vector<float> stepped = f.adapters();
   CHECK(stepped != before);
-  run({"step of adapters", [&] { f.with_gradients(); }, [&] { return f.collect_and_step(); },
+  run({"step of adapters", [&] { f.with_gradients(); }, [&] { return f.step(); },
        [&] { return f.base_is_untouched() && f.adapters() == before; },
        [&] { return f.adapters() == stepped; }});
+
+  const auto base = [&] {
+    const float* p = f.model->buffer(COV_PARAMETERS);
+    return std::vector<float>(p, p + f.initial.size());
+  };
+  for (const int32_t reversible : {0, 1}) {
+    f.fresh();
+    CHECK_OK(cov_lora_merge(f.lora, reversible));
+    const std::vector<float> merged = base();
+    CHECK(merged != f.initial);
+    run_if_it_allocates({"merge of adapters", [&] { f.fresh(); },
+                         [&] { return cov_lora_merge(f.lora, reversible); },
+                         [&] { return f.base_is_untouched(); },
+                         [&] { return base() == merged; }});
+  }
+  CHECK_OK(cov_lora_unmerge(f.lora));
+  CHECK(f.base_is_untouched());
 }
 
 }  // namespace
