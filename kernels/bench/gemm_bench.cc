@@ -7,6 +7,7 @@
 
 #include "covenant/model.h"
 #include "engine/gemm.h"
+#include "engine/memory.h"
 #include "limits.h"
 #include "rows.h"
 
@@ -18,6 +19,7 @@
 
 using namespace covenant_bench;
 using covenant::Bf16;
+using covenant::Buffer;
 using covenant::Compute;
 
 namespace {
@@ -28,6 +30,10 @@ double cpu_time_s(const Body& body) {
   body();
   return detail::thread_s() - start;
 }
+
+// Both sides have their matrices in memory as a model has its own: on large pages where there are
+// any.
+covenant::Memory memory(0);
 
 struct Shape {
   int64_t m, n, k;
@@ -40,13 +46,14 @@ class Ours {
   Ours(const Shape& shape, Compute format)
       : shape_(shape),
         format_(format),
-        x_(static_cast<size_t>(shape.m * shape.k), 0.5f),
-        w_(static_cast<size_t>(shape.n * shape.k), 0.25f),
-        out_(static_cast<size_t>(shape.m * shape.n)),
-        rounded_(static_cast<size_t>(covenant::bf16_size(shape.m, shape.k))),
-        memory_(std::aligned_alloc(
-            64, static_cast<size_t>(covenant::packed_bytes(format, shape.k, shape.n)))),
-        packed_{format, shape.k, shape.n, memory_.get()} {
+        x_(memory, shape.m * shape.k),
+        w_(memory, shape.n * shape.k),
+        out_(memory, shape.m * shape.n),
+        rounded_(memory, covenant::bf16_size(shape.m, shape.k)),
+        panels_(memory, covenant::packed_bytes(format, shape.k, shape.n)),
+        packed_{format, shape.k, shape.n, panels_.data()} {
+    std::fill_n(x_.data(), x_.count(), 0.5f);
+    std::fill_n(w_.data(), w_.count(), 0.25f);
     prepare();
   }
   void prepare() {
@@ -58,15 +65,12 @@ class Ours {
   }
 
  private:
-  struct Free {
-    void operator()(void* p) const { std::free(p); }
-  };
   Shape shape_;
   Compute format_;
   covenant::ThreadPool pool_{1};
-  std::vector<float> x_, w_, out_;
-  std::vector<Bf16> rounded_;
-  std::unique_ptr<void, Free> memory_;
+  Buffer<float> x_, w_, out_;
+  Buffer<Bf16> rounded_;
+  Buffer<char> panels_;
   covenant::PackedMatrix packed_;
   covenant::Operand operand_;
 };
@@ -90,12 +94,12 @@ class Dnnl {
     x_ = filled(x, type, s.m * s.k);
     dnnl::memory weights = filled(w, type, s.n * s.k);
     if (description.weights_desc() != w) {
-      dnnl::memory reordered(description.weights_desc(), engine_);
+      dnnl::memory reordered = space(description.weights_desc());
       dnnl::reorder(weights, reordered).execute(stream_, weights, reordered);
       weights = reordered;
     }
     w_ = weights;
-    y_ = dnnl::memory(y, engine_);
+    y_ = space(y);
     stream_.wait();
   }
   void multiply() {
@@ -104,14 +108,19 @@ class Dnnl {
   }
 
  private:
-  dnnl::memory filled(const dnnl::memory::desc& desc, dnnl::memory::data_type type, int64_t count) {
-    dnnl::memory memory(desc, engine_);
-    if (type == dnnl::memory::data_type::f32)
-      std::fill_n(static_cast<float*>(memory.get_data_handle()), count, 0.5f);
-    else
-      std::fill_n(static_cast<uint16_t*>(memory.get_data_handle()), count, uint16_t{0x3f00});
-    return memory;
+  dnnl::memory space(const dnnl::memory::desc& desc) {
+    buffers_.emplace_back(memory, static_cast<int64_t>(desc.get_size()));
+    return dnnl::memory(desc, engine_, buffers_.back().data());
   }
+  dnnl::memory filled(const dnnl::memory::desc& desc, dnnl::memory::data_type type, int64_t count) {
+    dnnl::memory matrix = space(desc);
+    if (type == dnnl::memory::data_type::f32)
+      std::fill_n(static_cast<float*>(matrix.get_data_handle()), count, 0.5f);
+    else
+      std::fill_n(static_cast<uint16_t*>(matrix.get_data_handle()), count, uint16_t{0x3f00});
+    return matrix;
+  }
+  std::vector<Buffer<char>> buffers_;
   dnnl::engine engine_;
   dnnl::stream stream_;
   dnnl::matmul product_;

@@ -1,5 +1,6 @@
-// A small pool for fork-join loops. Work is cut into numbered tasks whose partition never depends
-// on the thread count, so results do not either. With one thread everything runs on the caller.
+// A small pool for fork-join loops. Work is cut into numbered tasks; where that could show in the
+// bits, the partition does not depend on the thread count, so results never do. With one thread
+// everything runs on the caller.
 #pragma once
 
 #include <atomic>

@@ -41,7 +41,8 @@ struct Operand {
   Bf16* bf16 = nullptr;
 };
 
-// Rows that follow each other at a multiple of 1 KiB would share few sets of the first-level cache.
+// Rows that follow each other at a multiple of 1 KiB would share few sets of the first-level cache;
+// these can be used as they lie.
 inline int64_t bf16_row(int64_t k) {
   const int64_t padded = bf16_padded(k);
   return padded % 512 == 0 ? padded + 32 : padded;
@@ -59,9 +60,9 @@ void multiply(ThreadPool& pool, Operand x, int64_t m, const PackedMatrix& w, con
               float* out);
 
 // dw (n, k) += dy (m, n)^T x (m, k); both operands in `format`. scratch: gradient_scratch_size()
-// floats.
+// floats, for x packed and dy transposed.
 void multiply_gradient(ThreadPool& pool, Compute format, Operand dy, Operand x, int64_t m,
                        int64_t n, int64_t k, float* dw, float* scratch);
-int64_t gradient_scratch_size(Compute format, int64_t m, int64_t n, int threads);
+int64_t gradient_scratch_size(Compute format, int64_t m, int64_t n, int64_t k);
 
 }  // namespace covenant

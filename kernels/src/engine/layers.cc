@@ -127,7 +127,7 @@ struct BackwardWork {
     }
     partials = take(rmsnorm_partials_size(rows, l.d));
     gradient_scratch = take(gradient_scratch_size(
-        l.compute, rows, std::max({2 * l.f, l.d, width}), model.pool.threads()));
+        l.compute, rows, std::max({2 * l.f, l.d, width}), std::max(l.d, l.f)));
   }
 };
 

@@ -19,20 +19,6 @@ struct Failure {
   cov_status status;
 };
 
-// Asks for large pages: products walk matrices whose rows are pages apart. A hint and no more.
-inline void advise_huge_pages(void* data, uint64_t bytes) {
-#if defined(__linux__)
-  constexpr uintptr_t kHugePage = uintptr_t{1} << 21, kPage = 4096;
-  if (data == nullptr || bytes < 2 * kHugePage) return;
-  const uintptr_t first = (reinterpret_cast<uintptr_t>(data) + kPage - 1) / kPage * kPage;
-  const uintptr_t last = (reinterpret_cast<uintptr_t>(data) + bytes) / kPage * kPage;
-  madvise(reinterpret_cast<void*>(first), last - first, MADV_HUGEPAGE);
-#else
-  (void)data;
-  (void)bytes;
-#endif
-}
-
 class Memory {
  public:
   explicit Memory(uint64_t limit_bytes) : limit_bytes_(limit_bytes) {}
@@ -45,7 +31,6 @@ class Memory {
           static_cast<unsigned long long>(rounded), static_cast<unsigned long long>(limit_bytes_),
           static_cast<unsigned long long>(used_bytes_))};
     void* data = rounded > (uint64_t{1} << 46) ? nullptr : allocate_aligned(rounded);
-    advise_huge_pages(data, rounded);
     if (data == nullptr)
       throw Failure{cov_error(COV_OUT_OF_MEMORY, "the system refused %llu bytes",
                               static_cast<unsigned long long>(rounded))};
@@ -64,15 +49,17 @@ class Memory {
   uint64_t peak_bytes() const { return peak_bytes_; }
 
  private:
-  // Large blocks lie on huge pages where the system has them: weights are read from end to end for
-  // every token, and address translation would cost as much as the reading.
+  // Blocks of a huge page and more lie on huge pages where the system has them: products walk
+  // matrices whose rows are pages apart, and weights are read from end to end for every token.
   static void* allocate_aligned(uint64_t bytes) {
     constexpr uint64_t kHuge = uint64_t{2} << 20;
-    if (bytes < 4 * kHuge) return std::aligned_alloc(64, bytes);
-    const uint64_t whole = (bytes + kHuge - 1) / kHuge * kHuge;
-    void* data = std::aligned_alloc(kHuge, whole);
+    if (bytes < kHuge) return std::aligned_alloc(64, bytes);
+    // Large blocks are filled up, so that their ends lie on huge pages as well.
+    const uint64_t size = bytes < 4 * kHuge ? bytes : (bytes + kHuge - 1) / kHuge * kHuge;
+    void* data = nullptr;
+    if (posix_memalign(&data, kHuge, size) != 0) return nullptr;
 #if defined(__linux__)
-    if (data != nullptr) (void)madvise(data, whole, MADV_HUGEPAGE);
+    (void)madvise(data, size, MADV_HUGEPAGE);
 #endif
     return data;
   }

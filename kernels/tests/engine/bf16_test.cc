@@ -233,7 +233,7 @@ void test_linear(int64_t m, int64_t n, int64_t k) {
     covenant::multiply(pool, xo, m, pf, nullptr, y.data());
     covenant::multiply(pool, dyo, m, pb, x.data(), dx.data());
     std::vector<float> scratch(
-        static_cast<size_t>(covenant::gradient_scratch_size(Compute::kBf16, m, n, threads)));
+        static_cast<size_t>(covenant::gradient_scratch_size(Compute::kBf16, m, n, k)));
     covenant::multiply_gradient(pool, Compute::kBf16, dyo, xo, m, n, k, dw.data(), scratch.data());
     if (y_first.empty()) {
       y_first = y, dx_first = dx, dw_first = dw;
@@ -280,7 +280,8 @@ int main() {
                           {13, 65, 190},
                           {17, 31, 64},
                           {33, 64, 129},
-                          {30, 100, 1100}})
+                          {30, 100, 1100},
+                          {101, 130, 2100}})
       test_product(s[0], s[1], s[2], init);
   test_non_finite();
   test_linear(1, 1, 1);

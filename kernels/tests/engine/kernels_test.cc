@@ -226,7 +226,10 @@ int main() {
                             {6, 32, 64},
                             {12, 33, 5},
                             {13, 65, 19},
-                            {30, 100, 48}})
+                            {30, 100, 48},
+                            // Several blocks of rows and steps, as they lie and put into tiles.
+                            {101, 130, 1100},
+                            {101, 130, 1280}})
         test_gemm(s[0], s[1], s[2], row_major, init);
   test_gemm_rows();
   test_pack_panel();

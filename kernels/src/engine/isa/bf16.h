@@ -134,8 +134,8 @@ static void transpose_bf16(const Bf16* x, int64_t rows, int64_t columns, int64_t
 static void gemm_bf16(int64_t m, int64_t n, int64_t k, const Bf16* a, int64_t a_row, const Bf16* b,
                       int64_t b_panel, const float* init, int64_t init_row, float* c,
                       int64_t c_row) {
-  product<true, true>({m, n, k / 2, (const Word*)a, a_row / 2, 1, (const Word*)b, b_panel / 2, init,
-                       init_row, c, c_row});
+  product<true>({m, n, k / 2, (const Word*)a, a_row / 2, 1, (const Word*)b, b_panel / 2, init,
+                 init_row, c, c_row});
 }
 
 #else
@@ -169,9 +169,9 @@ static void gemm_bf16(int64_t m, int64_t n, int64_t k, const Bf16* a, int64_t a_
         for (int64_t r = 0; r < rows; ++r)
           widen(a + (i + r) * a_row + at, steps / 2, wide_a + r * kBlock, wide_a + r * kBlock + 1,
                 2);
-        product<true, false>({rows, columns, steps, wide_a, kBlock, 1, wide_b, 0,
-                              from == nullptr ? nullptr : from + i * from_row + j, from_row,
-                              c + i * c_row + j, c_row});
+        product<false>({rows, columns, steps, wide_a, kBlock, 1, wide_b, 0,
+                        from == nullptr ? nullptr : from + i * from_row + j, from_row,
+                        c + i * c_row + j, c_row});
       }
       at += steps;
     } while (at < k);

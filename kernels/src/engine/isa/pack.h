@@ -1,8 +1,7 @@
-// Packing of right-hand sides into panels of 32 columns.
+// Packing of right-hand sides into panels of 32 columns, and of left-hand ones into tiles of rows.
 #pragma once
 
-#include "engine/isa/simd.h"
-#include "engine/isa/table.h"
+#include "engine/isa/tile.h"
 
 namespace covenant {
 namespace COV_ISA {
@@ -40,11 +39,14 @@ COV_INLINE void store_transposed(__m512 (&r)[16], Word* out, int64_t out_row) {
     const __m512 b = _mm512_shuffle_f32x4(r[8 + c], r[12 + c], 0x88);
     const __m512 d = _mm512_shuffle_f32x4(r[c], r[4 + c], 0xdd);  // lanes 1, 3
     const __m512 e = _mm512_shuffle_f32x4(r[8 + c], r[12 + c], 0xdd);
-    _mm512_storeu_ps(out + (0 + c) * out_row, _mm512_shuffle_f32x4(a, b, 0x88));
-    _mm512_storeu_ps(out + (8 + c) * out_row, _mm512_shuffle_f32x4(a, b, 0xdd));
-    _mm512_storeu_ps(out + (4 + c) * out_row, _mm512_shuffle_f32x4(d, e, 0x88));
-    _mm512_storeu_ps(out + (12 + c) * out_row, _mm512_shuffle_f32x4(d, e, 0xdd));
+    s[c] = _mm512_shuffle_f32x4(a, b, 0x88);
+    s[8 + c] = _mm512_shuffle_f32x4(a, b, 0xdd);
+    s[4 + c] = _mm512_shuffle_f32x4(d, e, 0x88);
+    s[12 + c] = _mm512_shuffle_f32x4(d, e, 0xdd);
   }
+  // In this order rows of `out` may be closer than 16: each overwrites what the one before has too
+  // much.
+  for (int i = 0; i < 16; ++i) _mm512_storeu_ps(out + i * out_row, s[i]);
 }
 
 // 16 rows of 16 floats to 16 columns of a panel.
@@ -71,6 +73,30 @@ static void pack_transposed(const float* w, int64_t n, int64_t k, int64_t ld, fl
       for (int64_t c = 0; c < kPanel; ++c)
         out[j * kPanel + c] = c < columns ? w[(first + c) * ld + j] : 0.0f;
   }
+}
+
+// Words behind the last tile that packing may overwrite.
+constexpr int64_t kTilePad = 16;
+
+// Up to kTileRows rows of A into a tile: out[s * kTileRows + i] = a[i * a_row + s * a_k].
+static void pack_tile(const Word* a, int64_t rows, int64_t steps, int64_t a_row, int64_t a_k,
+                      Word* out) {
+  int64_t s = 0;
+#if COV_SIMD == 512
+  if (a_k == 1) {
+    for (; s + 16 <= steps; s += 16) {
+      __m512 r[16];
+      for (int64_t i = 0; i < 16; ++i)
+        r[i] = i < kTileRows ? _mm512_loadu_ps(a + (i < rows ? i : rows - 1) * a_row + s)
+                             : _mm512_setzero_ps();
+      store_transposed(r, out + s * kTileRows, kTileRows);
+    }
+  }
+#endif
+  if (a_row == 1 && rows == kTileRows)
+    for (; s < steps; ++s) __builtin_memcpy(out + s * kTileRows, a + s * a_k, kTileRows * 4);
+  for (; s < steps; ++s)
+    for (int64_t i = 0; i < rows; ++i) out[s * kTileRows + i] = a[i * a_row + s * a_k];
 }
 
 }  // namespace COV_ISA
