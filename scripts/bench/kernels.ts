@@ -1,8 +1,8 @@
 // `npm run bench:kernels`: builds the programs kernels/bench/*_bench.cc, runs each beside its yardstick
-// (kernels/bench/yardsticks/NAME.py, where a Python with its modules is at hand), and prints one table. What is measured
+// (kernels/bench/yardsticks/NAME.ts, or NAME.py where a Python with its modules is at hand), and prints one table. What is measured
 // against what, and with which bounds, the programs know; this file only runs, joins and judges.
 import { spawnSync } from "node:child_process";
-import { existsSync, globSync, mkdirSync, writeFileSync } from "node:fs";
+import { globSync, mkdirSync, writeFileSync } from "node:fs";
 import path from "node:path";
 import process from "node:process";
 import { parseArgs } from "node:util";
@@ -81,9 +81,9 @@ function programs(only: readonly string[] | undefined): Program[] {
   return all
     .filter((name) => only?.includes(name) ?? true)
     .map((name) => {
-      const script = path.join(root, "kernels", "bench", "yardsticks", `${name}.py`);
+      const [script] = globSync(`kernels/bench/yardsticks/${name}.{py,ts}`, { cwd: root });
       const file = path.join(build, `bench_${name}`);
-      return existsSync(script) ? { name, file, yardstick: script } : { name, file };
+      return script ? { name, file, yardstick: path.join(root, script) } : { name, file };
     });
 }
 
@@ -92,6 +92,11 @@ function measure(program: Program, quick: boolean): Row[] {
   const flags = quick ? ["--json", "--quick"] : ["--json"];
   if (program.yardstick === undefined) {
     return parseMeasured(outputOf(program.file, flags)).map((row) => judge(row, undefined));
+  }
+  if (program.yardstick.endsWith(".ts")) {
+    const rows = parseMeasured(outputOf(program.file, flags));
+    const yardsticks = parseYardsticks(outputOf(process.execPath, [program.yardstick, ...flags]));
+    return join(rows, yardsticks).map((row) => judge(row, undefined));
   }
   const { python, missing } = findPython(["torch", "transformers"]);
   const rounds: Measured[][] = [];
