@@ -73,6 +73,7 @@ inline void add_term(SumAndWeight& sum, const SumAndWeight& term) {
 // Lines of parameters asked for while the values of one peer are added.
 constexpr size_t kLinesPerPeer = 16;
 constexpr size_t kLinesPerChunk = COV_SPARSE_CHUNK / 16;
+constexpr size_t kFloatsPerPage = 1024;
 
 // Calls add(index, code) for each of 64 values of kBits, four to a turn of the loop. Where `ahead` is
 // given each turn asks for a line from there: asking for many at once stops the processor until the
@@ -150,6 +151,9 @@ class Updater {
         path_.apply(theta, scratch.sums, n, rate_, divisor_);
         continue;
       }
+      // Page addresses of the next chunk are translated while this one is decoded.
+      for (size_t page = 0; page <= COV_SPARSE_CHUNK / kFloatsPerPage; ++page)
+        __builtin_prefetch(theta + COV_SPARSE_CHUNK + page * kFloatsPerPage, 0, 2);
       const size_t sending = decode_full(c, scratch);
       if (tallied_) {
         add_full(theta, sending, scratch, [&scratch](const Sent& sent) {
