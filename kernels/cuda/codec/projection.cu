@@ -32,18 +32,18 @@ class Projection {
 
   // (rows, rank) = v·A.
   void to_rank(const float* v, float* z) const {
-    multiply(device_.stream(), Product<float>{rows_, p_.rank, p_.width, v, p_.width, 1, p_.basis,
+    multiply(device_.stream(), Product{rows_, p_.rank, p_.width, v, p_.width, 1, p_.basis,
                                               p_.rank, 1, nullptr, z, p_.rank});
   }
   // (rows, width) = init + z·A^T.
   void from_rank(const float* z, const float* init, float* y) const {
-    multiply(device_.stream(), Product<float>{rows_, p_.width, p_.rank, z, p_.rank, 1, p_.basis, 1,
+    multiply(device_.stream(), Product{rows_, p_.width, p_.rank, z, p_.rank, 1, p_.basis, 1,
                                               p_.rank, init, y, p_.width});
   }
   // d_basis += v^T·z.
   void add_outer(const float* v, const float* z, float* d_basis) const {
     if (rows_ == 0) return;
-    multiply(device_.stream(), Product<float>{p_.width, p_.rank, rows_, v, 1, p_.width, z, p_.rank,
+    multiply(device_.stream(), Product{p_.width, p_.rank, rows_, v, 1, p_.width, z, p_.rank,
                                               1, d_basis, d_basis, p_.rank});
   }
   // x - table[token]; x itself where there is no table.

@@ -51,6 +51,14 @@ enum class WarpOperation { kSync, kShuffle, kBallot, kAdd, kMin, kMax, kMinSigne
 // `source` is the lane to read from in a shuffle; a lane outside the mask is an error.
 uint64_t warp(WarpOperation operation, uint32_t mask, uint64_t operand, unsigned source = 0);
 
+// Copies of a thread that run beside it (cp.async), in the order of their issue: `taken` bytes from
+// `from`, zeros up to `bytes`. They are made when they are waited for, in reverse order of threads when
+// they are issued, in shuffled order at either time. A thread must not end before they are made.
+void copy_async(void* to, const void* from, size_t bytes, size_t taken);
+// Ends a group of copies; waits until at most `left` groups are not made.
+void copy_async_commit();
+void copy_async_wait(unsigned left);
+
 // Runs `kernel` once for each thread of each block.
 void run_grid(dim3 grid, dim3 block, size_t shared_bytes, const std::function<void()>& kernel);
 

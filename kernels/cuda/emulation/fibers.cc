@@ -34,6 +34,14 @@ constexpr size_t kSharedBytesMax = 227 << 10;
 
 }  // namespace
 
+// One copy that is under way.
+struct Copy {
+  void* to;
+  const void* from;
+  size_t bytes, taken;
+  uint64_t group;
+};
+
 struct Thread {
   enum class State { kReady, kAtWarp, kAtBlock, kDone };
   Position position;
@@ -47,6 +55,8 @@ struct Thread {
   unsigned source = 0;
   uint64_t result = 0;
   bool predicate = false;
+  std::vector<Copy> copies;
+  uint64_t groups = 0;  // committed
 };
 
 namespace {
@@ -76,6 +86,9 @@ class Machine {
   void run_grid(dim3 grid, dim3 block, size_t shared_bytes, const std::function<void()>& kernel);
   unsigned block_barrier(bool predicate);
   uint64_t warp(WarpOperation operation, uint32_t mask, uint64_t operand, unsigned source);
+  void copy_async(void* to, const void* from, size_t bytes, size_t taken);
+  void copy_async_commit() { ++running_->groups; }
+  void copy_async_wait(unsigned left);
   Thread* running() const { return running_; }
   unsigned lane() const { return static_cast<unsigned>(running_ - threads_.data()) % 32; }
   void* shared() { return shared_.data() + (128 - reinterpret_cast<uintptr_t>(shared_.data()) % 128); }
@@ -89,6 +102,7 @@ class Machine {
   void yield();
   bool complete_warp(size_t first, uint32_t mask);
   void order(std::vector<size_t>& list);
+  uint64_t noise();
 
   std::mutex one_grid_;
   Stacks stacks_;
@@ -112,16 +126,28 @@ Machine& machine() {
   return *one;
 }
 
-// Ascending, descending or shuffled, as the environment says.
+enum class Order { kAscending, kReverse, kShuffle };
+
+// As the environment says.
+Order wanted_order() {
+  static const Order wanted = [] {
+    const char* const name = std::getenv("COVENANT_EMULATION_ORDER");
+    if (name != nullptr && std::string_view(name) == "reverse") return Order::kReverse;
+    if (name != nullptr && std::string_view(name) == "shuffle") return Order::kShuffle;
+    return Order::kAscending;
+  }();
+  return wanted;
+}
+
+uint64_t Machine::noise() {
+  shuffle_state_ = shuffle_state_ * 6364136223846793005ull + 1442695040888963407ull;
+  return shuffle_state_ >> 33;
+}
+
 void Machine::order(std::vector<size_t>& list) {
-  static const char* const wanted = std::getenv("COVENANT_EMULATION_ORDER");
-  if (wanted == nullptr) return;
-  if (std::string_view(wanted) == "reverse") std::reverse(list.begin(), list.end());
-  if (std::string_view(wanted) != "shuffle") return;
-  for (size_t i = list.size(); i > 1; --i) {
-    shuffle_state_ = shuffle_state_ * 6364136223846793005ull + 1442695040888963407ull;
-    std::swap(list[i - 1], list[(shuffle_state_ >> 33) % i]);
-  }
+  if (wanted_order() == Order::kReverse) std::reverse(list.begin(), list.end());
+  if (wanted_order() != Order::kShuffle) return;
+  for (size_t i = list.size(); i > 1; --i) std::swap(list[i - 1], list[noise() % i]);
 }
 
 // First frame of every fiber.
@@ -131,6 +157,8 @@ void Machine::enter() {
   __sanitizer_finish_switch_fiber(nullptr, &self.scheduler_bottom_, &self.scheduler_bytes_);
 #endif
   (*self.kernel_)();
+  if (!self.running_->copies.empty())
+    fail("ends before its copies are made", self.running_->position);
   self.running_->state = Thread::State::kDone;
   self.yield();
 }
@@ -259,6 +287,32 @@ unsigned Machine::block_barrier(bool predicate) {
   return static_cast<unsigned>(self.result);
 }
 
+void make(const Copy& copy) {
+  std::memcpy(copy.to, copy.from, copy.taken);
+  std::memset(static_cast<char*>(copy.to) + copy.taken, 0, copy.bytes - copy.taken);
+}
+
+void Machine::copy_async(void* to, const void* from, size_t bytes, size_t taken) {
+  Thread& self = *running_;
+  const auto misplaced = [=](const void* at) { return reinterpret_cast<uintptr_t>(at) % bytes != 0; };
+  if (misplaced(to) || (taken > 0 && misplaced(from)))
+    fail("copies from or to a place that is not aligned to the copy", self.position);
+  const Copy copy = {to, from, bytes, taken, self.groups};
+  const Order wanted = wanted_order();
+  if (wanted == Order::kReverse || (wanted == Order::kShuffle && noise() % 2 == 0))
+    make(copy);
+  else
+    self.copies.push_back(copy);
+}
+
+void Machine::copy_async_wait(unsigned left) {
+  std::vector<Copy>& copies = running_->copies;
+  const uint64_t groups = running_->groups;
+  size_t made = 0;
+  for (; made < copies.size() && copies[made].group + left < groups; ++made) make(copies[made]);
+  copies.erase(copies.begin(), copies.begin() + static_cast<std::ptrdiff_t>(made));
+}
+
 uint64_t combine(WarpOperation operation, uint64_t a, uint64_t b) {
   const auto x = static_cast<uint32_t>(a);
   const auto y = static_cast<uint32_t>(b);
@@ -351,6 +405,11 @@ unsigned block_barrier(bool predicate) { return machine().block_barrier(predicat
 uint64_t warp(WarpOperation operation, uint32_t mask, uint64_t operand, unsigned source) {
   return machine().warp(operation, mask, operand, source);
 }
+void copy_async(void* to, const void* from, size_t bytes, size_t taken) {
+  machine().copy_async(to, from, bytes, taken);
+}
+void copy_async_commit() { machine().copy_async_commit(); }
+void copy_async_wait(unsigned left) { machine().copy_async_wait(left); }
 void run_grid(dim3 grid, dim3 block, size_t shared_bytes, const std::function<void()>& kernel) {
   machine().run_grid(grid, block, shared_bytes, kernel);
 }

@@ -5,7 +5,6 @@
 
 #include "engine/gemm.cuh"
 #include "engine/math.cuh"
-#include "engine/optimizer.cuh"
 
 namespace covenant::cuda {
 namespace {
@@ -37,10 +36,8 @@ struct ScoreRow {
   }
 };
 
-// p = softmax of the scores (which are overwritten) with zeros behind the visible keys; p may be the
-// scores' memory. lse = max + log(sum).
-template <typename T>
-__global__ void softmax_kernel(Block b, float scale, float* scores, T* p, float* lse) {
+// Scores become their softmax, with zeros behind the visible keys. lse = max + log(sum).
+__global__ void softmax_kernel(Block b, float scale, float* scores, float* lse) {
   const ScoreRow at(b);
   float* const s = scores + at.scores;
   const int64_t n = at.live ? at.keys : 0;
@@ -59,43 +56,37 @@ __global__ void softmax_kernel(Block b, float scale, float* scores, T* p, float*
   sum = half_sum(sum);
   if (!at.live) return;
   const float inverse = 1.0f / sum;
-  for (int64_t i = lane; i < n; i += kHalf) put(p + at.scores + i, s[i] * inverse);
-  for (int64_t i = n + lane; i < b.first + b.queries; i += kHalf) put(p + at.scores + i, 0.0f);
+  for (int64_t i = lane; i < n; i += kHalf) s[i] *= inverse;
+  for (int64_t i = n + lane; i < b.first + b.queries; i += kHalf) s[i] = 0.0f;
   if (lane == 0)
     lse[at.row * b.heads + at.head] =
         static_cast<float>(static_cast<double>(top) + engine_log(static_cast<double>(sum)));
 }
 
-// p = exp(s * scale - lse), ds = p * (dp - out . dout) * scale; p may be the memory of s and ds that of
-// dp.
-template <typename T>
+// s becomes p = exp(s * scale - lse), dp becomes ds = p * (dp - out . dout) * scale.
 __global__ void softmax_backward_kernel(Block b, float scale, int64_t dim, const float* lse,
-                                        const float* out, const float* dout, const float* scores,
-                                        const float* dscores, T* p_out, T* ds_out) {
+                                        const float* out, const float* dout, float* scores,
+                                        float* dscores) {
   const ScoreRow at(b);
   const int64_t place = (at.row * b.heads + at.head) * dim;
   const float delta = half_dot(dout + place, out + place, at.live ? dim : 0);
   if (!at.live) return;
-  const float* const s = scores + at.scores;
-  const float* const dp = dscores + at.scores;
-  T* const p_row = p_out + at.scores;
-  T* const ds_row = ds_out + at.scores;
+  float* const s = scores + at.scores;
+  float* const ds = dscores + at.scores;
   const float row_lse = lse[at.row * b.heads + at.head];
   const int64_t lane = threadIdx.x % kHalf;
   for (int64_t i = lane; i < at.keys; i += kHalf) {
     const float p = engine_exp(s[i] * scale - row_lse);
-    const float ds = p * (dp[i] - delta) * scale;
-    put(p_row + i, p);
-    put(ds_row + i, ds);
+    ds[i] = p * (ds[i] - delta) * scale;
+    s[i] = p;
   }
   for (int64_t i = at.keys + lane; i < b.first + b.queries; i += kHalf) {
-    put(p_row + i, 0.0f);
-    put(ds_row + i, 0.0f);
+    s[i] = 0.0f;
+    ds[i] = 0.0f;
   }
 }
 
 // The products of one block of queries: every sequence and kv head at once, one head of each group.
-template <typename T>
 class Products {
  public:
   Products(const AttentionRows& rows, const Block& block) : rows_(rows), b_(block) {
@@ -118,19 +109,19 @@ class Products {
   BatchStride key_batch() const { return {rows_.shape.dim, seq_qkv_}; }
 
   // scores = X Y^T for rows of queries or outputs X, and keys or values Y.
-  Product<T> compare(const T* x, int64_t x_row, BatchStride x_batch, const T* y,
+  Product compare(const float* x, int64_t x_row, BatchStride x_batch, const float* y,
                      float* scores) const {
     return {b_.queries, visible(), rows_.shape.dim, x, x_row, 1, y, 1, rows_.shape.width(), nullptr,
             scores, b_.ld, b_.kv_heads, rows_.sequences, x_batch, key_batch(), scores_};
   }
   // c = scores Y.
-  Product<T> weigh(const T* scores, const T* y, float* c, int64_t c_row,
+  Product weigh(const float* scores, const float* y, float* c, int64_t c_row,
                    BatchStride c_batch) const {
     return {b_.queries, rows_.shape.dim, visible(), scores, b_.ld, 1, y, rows_.shape.width(), 1,
             nullptr, c, c_row, b_.kv_heads, rows_.sequences, scores_, key_batch(), c_batch};
   }
   // dy += scores^T X.
-  Product<T> spread(const T* scores, const T* x, int64_t x_row, BatchStride x_batch,
+  Product spread(const float* scores, const float* x, int64_t x_row, BatchStride x_batch,
                     float* dy) const {
     return {visible(), rows_.shape.dim, b_.queries, scores, 1, b_.ld, x, x_row, 1, dy, dy,
             rows_.shape.width(), b_.kv_heads, rows_.sequences, scores_, x_batch, key_batch()};
@@ -174,48 +165,26 @@ uint64_t score_count(const AttentionRows& rows) {
                                rows.length);
 }
 
-// `values` as the products read them; and where to write what they will read: fp32 numbers take the
-// place of `own`.
-template <typename T>
-const T* as_operand(Device& device, const float* values, int64_t count) {
-  if constexpr (sizeof(T) == sizeof(float)) {
-    return values;
-  } else {
-    T* const rounded = device.scratch().take<T>(static_cast<uint64_t>(count));
-    to_bf16(device.stream(), values, count, rounded);
-    return rounded;
-  }
-}
-template <typename T>
-T* operand_for(Device& device, float* own, uint64_t count) {
-  if constexpr (sizeof(T) == sizeof(float))
-    return own;
-  else
-    return device.scratch().take<T>(count);
-}
+}  // namespace
 
-template <typename T>
-void forward(Device& device, const AttentionRows& rows, const float* qkv, float* out, float* lse) {
+void attention(Device& device, const AttentionRows& rows, const float* qkv, float* out, float* lse) {
   const AttentionShape& shape = rows.shape;
   const Stream stream = device.stream();
   const Arena::Scope scope(device.scratch());
-  const uint64_t count = score_count(rows);
-  float* const scores = device.scratch().take<float>(count);
-  T* const weights = operand_for<T>(device, scores, count);
-  const T* const x = as_operand<T>(device, qkv, rows.sequences * rows.length * shape.width());
+  float* const scores = device.scratch().take<float>(score_count(rows));
   for_blocks(rows, [&](const Block& block) {
-    const Products<T> p(rows, block);
-    multiply(stream, p.compare(x + p.query(), shape.width(), p.query_batch(), x + p.key(), scores));
-    COVENANT_LAUNCH((softmax_kernel<T>), blocks_of(block.problems * block.queries, kThreads / kHalf),
-                    kThreads, 0, stream, block, score_scale(shape.dim), scores, weights, lse);
-    multiply(stream, p.weigh(weights, x + p.value(), out + p.output(), shape.query_width(),
+    const Products p(rows, block);
+    multiply(stream,
+             p.compare(qkv + p.query(), shape.width(), p.query_batch(), qkv + p.key(), scores));
+    COVENANT_LAUNCH(softmax_kernel, blocks_of(block.problems * block.queries, kThreads / kHalf),
+                    kThreads, 0, stream, block, score_scale(shape.dim), scores, lse);
+    multiply(stream, p.weigh(scores, qkv + p.value(), out + p.output(), shape.query_width(),
                              p.output_batch()));
   });
 }
 
-template <typename T>
-void backward(Device& device, const AttentionRows& rows, const float* qkv, const float* out,
-              const float* lse, const float* dout, float* dqkv) {
+void attention_backward(Device& device, const AttentionRows& rows, const float* qkv,
+                        const float* out, const float* lse, const float* dout, float* dqkv) {
   const AttentionShape& shape = rows.shape;
   const int64_t width = shape.width(), out_width = shape.query_width();
   const Stream stream = device.stream();
@@ -223,41 +192,22 @@ void backward(Device& device, const AttentionRows& rows, const float* qkv, const
   const uint64_t count = score_count(rows);
   float* const scores = device.scratch().take<float>(count);
   float* const dscores = device.scratch().take<float>(count);
-  T* const weights = operand_for<T>(device, scores, count);
-  T* const dweights = operand_for<T>(device, dscores, count);
   const int64_t all = rows.sequences * rows.length;
-  const T* const x = as_operand<T>(device, qkv, all * width);
-  const T* const dy = as_operand<T>(device, dout, all * out_width);
   COVENANT_LAUNCH(clear_columns_kernel, blocks_of(all * (width - out_width), 256), 256, 0, stream,
                   dqkv, all, width, out_width);
   for_blocks(rows, [&](const Block& block) {
-    const Products<T> p(rows, block);
-    const T* const q = x + p.query();
-    const T* const o = dy + p.output();
-    multiply(stream, p.compare(q, width, p.query_batch(), x + p.key(), scores));
-    multiply(stream, p.compare(o, out_width, p.output_batch(), x + p.value(), dscores));
-    COVENANT_LAUNCH((softmax_backward_kernel<T>),
+    const Products p(rows, block);
+    const float* const q = qkv + p.query();
+    const float* const o = dout + p.output();
+    multiply(stream, p.compare(q, width, p.query_batch(), qkv + p.key(), scores));
+    multiply(stream, p.compare(o, out_width, p.output_batch(), qkv + p.value(), dscores));
+    COVENANT_LAUNCH(softmax_backward_kernel,
                     blocks_of(block.problems * block.queries, kThreads / kHalf), kThreads, 0, stream,
-                    block, score_scale(shape.dim), shape.dim, lse, out, dout, scores, dscores,
-                    weights, dweights);
-    multiply(stream, p.weigh(dweights, x + p.key(), dqkv + p.query(), width, p.query_batch()));
-    multiply(stream, p.spread(dweights, q, width, p.query_batch(), dqkv + p.key()));
-    multiply(stream, p.spread(weights, o, out_width, p.output_batch(), dqkv + p.value()));
+                    block, score_scale(shape.dim), shape.dim, lse, out, dout, scores, dscores);
+    multiply(stream, p.weigh(dscores, qkv + p.key(), dqkv + p.query(), width, p.query_batch()));
+    multiply(stream, p.spread(dscores, q, width, p.query_batch(), dqkv + p.key()));
+    multiply(stream, p.spread(scores, o, out_width, p.output_batch(), dqkv + p.value()));
   });
-}
-
-}  // namespace
-
-void attention(Device& device, const AttentionRows& rows, Compute compute, const float* qkv,
-               float* out, float* lse) {
-  (compute == Compute::kF32 ? forward<float> : forward<Bf16>)(device, rows, qkv, out, lse);
-}
-
-void attention_backward(Device& device, const AttentionRows& rows, Compute compute,
-                        const float* qkv, const float* out, const float* lse, const float* dout,
-                        float* dqkv) {
-  (compute == Compute::kF32 ? backward<float> : backward<Bf16>)(device, rows, qkv, out, lse, dout,
-                                                                dqkv);
 }
 
 }  // namespace covenant::cuda

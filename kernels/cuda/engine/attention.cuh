@@ -1,11 +1,9 @@
-// Causal grouped-query attention over rows of (q | k | v) by blocks of matrix products. In fp32 tier A:
+// Causal grouped-query attention over rows of (q | k | v) in fp32, by blocks of matrix products. Tier A:
 // the bits of the CPU's attention (src/engine/attention.h), forward and backward, whatever rows are
-// computed together. In bf16 (queries, keys, values, probabilities and their gradients rounded, sums and
-// softmax in fp32) tier B.
+// computed together.
 #pragma once
 
 #include "engine/attention.h"
-#include "engine/gemm.h"
 #include "runtime/device.h"
 
 namespace covenant::cuda {
@@ -17,13 +15,11 @@ struct AttentionRows {
 };
 
 // out (rows, heads * dim); lse (rows, heads). Takes scratch memory from the device.
-void attention(Device& device, const AttentionRows& rows, Compute compute, const float* qkv,
-               float* out, float* lse);
+void attention(Device& device, const AttentionRows& rows, const float* qkv, float* out, float* lse);
 
 // dqkv (rows, width) from dout; keys and values get their sums over the heads of a group and over the
 // queries in order, without atomics.
-void attention_backward(Device& device, const AttentionRows& rows, Compute compute,
-                        const float* qkv, const float* out, const float* lse, const float* dout,
-                        float* dqkv);
+void attention_backward(Device& device, const AttentionRows& rows, const float* qkv,
+                        const float* out, const float* lse, const float* dout, float* dqkv);
 
 }  // namespace covenant::cuda

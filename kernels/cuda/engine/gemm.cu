@@ -24,7 +24,7 @@ __device__ void load_tile(float* tile, const float* x, int64_t x_row, int64_t x_
   }
 }
 
-__global__ void __launch_bounds__(kThreads) multiply_kernel(Product<float> p) {
+__global__ void __launch_bounds__(kThreads) multiply_kernel(Product p) {
   __shared__ float tile_a[kDepth * kPadded];
   __shared__ float tile_b[kDepth * kPadded];
   const int64_t inner = blockIdx.z % p.inner;
@@ -70,7 +70,7 @@ __global__ void __launch_bounds__(kThreads) multiply_kernel(Product<float> p) {
 
 }  // namespace
 
-void multiply(Stream stream, const Product<float>& p) {
+void multiply(Stream stream, const Product& p) {
   if (p.m == 0 || p.n == 0) return;
   const dim3 grid(blocks_of(p.n, kTile), blocks_of(p.m, kTile),
                   static_cast<unsigned>(p.inner * p.outer));

@@ -1,5 +1,5 @@
-// Matrix products of the engine. Whatever m is, one tile shape is used and the sum of one element is
-// one chain in the order of k: rows do not depend on how many are computed together (tier B).
+// Matrix products in fp32. Tier A: the sum of one element is one chain of fused multiply-adds in the order
+// of k, the bits of the CPU's product, however many rows are computed together.
 #pragma once
 
 #include <cstdint>
@@ -16,12 +16,11 @@ struct BatchStride {
 // C (m, n) = init + A B for inner * outer products; A(i, l) = a[i * a_row + l * a_k],
 // B(l, j) = b[l * b_k + j * b_column]. In A and in B one of both strides is 1. `init` (null: zeros)
 // has the strides of c and may be c.
-template <typename T>
 struct Product {
   int64_t m, n, k;
-  const T* a;
+  const float* a;
   int64_t a_row, a_k;
-  const T* b;
+  const float* b;
   int64_t b_k, b_column;
   const float* init;
   float* c;
@@ -30,10 +29,6 @@ struct Product {
   BatchStride a_batch{}, b_batch{}, c_batch{};
 };
 
-// One chain of fused multiply-adds: tier A, the bits of the CPU's fp32 product.
-void multiply(Stream stream, const Product<float>& product);
-
-// Operands in bf16, products on the tensor cores, sums in fp32. Tier B: equal bits on one type of device.
-void multiply(Stream stream, const Product<uint16_t>& product);
+void multiply(Stream stream, const Product& product);
 
 }  // namespace covenant::cuda

@@ -97,7 +97,7 @@ class Generation {
     const Layout& l = model_.layout();
     const int64_t rows = static_cast<int64_t>(tokens_.size());
     const int64_t drawn = static_cast<int64_t>(last_.size());
-    activations_.reserve(device, l, std::max(rows, std::min<int64_t>(kBatch, count_)), true);
+    activations_.reserve(device, l, std::max(rows, std::min<int64_t>(kBatch, count_)), true, true);
     const Arena::Scope scope(device.scratch());
     const auto put = [&](const std::vector<int32_t>& values) {
       int32_t* const to = device.scratch().take<int32_t>(values.size());

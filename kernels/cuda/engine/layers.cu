@@ -32,8 +32,10 @@ class Cutter {
 
 }  // namespace
 
-void Activations::reserve(Device& device, const Layout& l, int64_t rows, bool shared) {
-  if (rows <= capacity_ && shared == shared_) return;
+void Activations::reserve(Device& device, const Layout& l, int64_t rows, bool shared,
+                          bool exact) {
+  const bool rounded = l.compute != Compute::kF32 && !exact;
+  if (rows <= capacity_ && shared == shared_ && rounded == rounded_) return;
   capacity_ = 0;
   layers.resize(static_cast<size_t>(l.layers));
   const auto cut = [&](Cutter cutter) {
@@ -45,12 +47,19 @@ void Activations::reserve(Device& device, const Layout& l, int64_t rows, bool sh
       }
       layer.x = cutter.take<float>(rows * l.d);
       layer.r1 = cutter.take<float>(rows);
-      layer.qkv = cutter.take<float>(rows * l.attention.width());
-      layer.attention = cutter.take<float>(rows * l.d);
+      layer.qkv = layer.attention = layer.gate_up = nullptr;
+      layer.qkv16 = layer.gate_up16 = nullptr;
+      if (rounded) {
+        layer.qkv16 = cutter.take<uint16_t>(rows * l.attention.width());
+        layer.gate_up16 = cutter.take<uint16_t>(rows * 2 * l.f);
+      } else {
+        layer.qkv = cutter.take<float>(rows * l.attention.width());
+        layer.attention = cutter.take<float>(rows * l.d);
+        layer.gate_up = cutter.take<float>(rows * 2 * l.f);
+      }
       layer.lse = cutter.take<float>(rows * l.attention.heads);
       layer.x2 = cutter.take<float>(rows * l.d);
       layer.r2 = cutter.take<float>(rows);
-      layer.gate_up = cutter.take<float>(rows * 2 * l.f);
       layer.n1 = cutter.take_rows(l.compute, rows * l.d);
       layer.n2 = cutter.take_rows(l.compute, rows * l.d);
       layer.attention_rows = l.compute == Compute::kF32
@@ -68,13 +77,15 @@ void Activations::reserve(Device& device, const Layout& l, int64_t rows, bool sh
   cut(Cutter(data_.data()));
   capacity_ = rows;
   shared_ = shared;
+  rounded_ = rounded;
 }
 
 void Model::forward_layers(const Group& group, const Activations& activations) {
+  if (bf16()) return forward_layers_bf16(group, activations);
   const AttentionRows attended = {layout_.attention, group.sequences, group.length};
   forward_layers(group.positions, group.rows(), activations,
                  [&](int64_t, const float* qkv, float* out, float* lse) {
-                   attention(device_, attended, layout_.compute, qkv, out, lse);
+                   attention(device_, attended, qkv, out, lse);
                  });
 }
 
@@ -102,6 +113,7 @@ void Model::forward_layers(const int32_t* positions, int64_t rows, const Activat
 }
 
 void Model::backward_layers(const Group& group, const Activations& activations, float* dx) {
+  if (bf16()) return backward_layers_bf16(group, activations, dx);
   const Layout& l = layout_;
   const int64_t rows = group.rows(), d = l.d, f = l.f, width = l.attention.width();
   const AttentionRows attended = {l.attention, group.sequences, group.length};
@@ -109,38 +121,27 @@ void Model::backward_layers(const Group& group, const Activations& activations, 
   float* const g = state(COV_GRADIENTS);
   const Arena::Scope scope(device_.scratch());
   const auto take = [&](int64_t count) {
-    return device_.scratch().take<float>(static_cast<uint64_t>(count));
+    return Rows{device_.scratch().take<float>(static_cast<uint64_t>(count)), nullptr};
   };
-  const auto take16 = [&](int64_t count) {
-    return bf16() ? device_.scratch().take<uint16_t>(static_cast<uint64_t>(count)) : nullptr;
-  };
-  float* const dhidden = take(rows * f);
-  float* const dn = take(rows * d);
-  float* const dqkv = take(rows * width);
-  float* const partials = take(rmsnorm_partials_size(rows, d));
-  uint16_t* const dx16 = take16(rows * d);
-  uint16_t* const dqkv16 = take16(rows * width);
-  const Rows hidden = bf16() ? Rows{nullptr, take16(rows * f)} : Rows{dhidden, nullptr};
-  const Rows dgate_up = bf16() ? Rows{nullptr, take16(rows * 2 * f)} : Rows{take(rows * 2 * f), nullptr};
+  const Rows hidden = take(rows * f), dgate_up = take(rows * 2 * f);
+  const Rows dn = take(rows * d), dqkv = take(rows * width), dy = {dx, nullptr};
+  float* const partials = take(rmsnorm_partials_size(rows, d)).f32;
   for (int64_t layer = l.layers - 1; layer >= 0; --layer) {
     const Activations::Layer& a = activations.layers[static_cast<size_t>(layer)];
-    Rows dy = operand(dx, rows * d, dx16);
-    linear_input(dy, rows, l.down(layer), d, f, dhidden);
-    swiglu_backward(stream(), a.gate_up, dhidden, rows, f, hidden, dgate_up);
+    linear_input(dy, rows, l.down(layer), d, f, hidden);
+    swiglu_backward(stream(), a.gate_up, hidden.f32, rows, f, hidden.f32, dgate_up.f32);
     linear_weight(dy, hidden, rows, l.down(layer), d, f);
     linear_input(dgate_up, rows, l.gate_up(layer), 2 * f, d, dn);
     linear_weight(dgate_up, a.n2, rows, l.gate_up(layer), 2 * f, d);
     rmsnorm_backward(stream(), a.x2, nullptr, p + l.norm2(layer), a.r2, dn, dx, rows, d, dx,
                      g + l.norm2(layer), partials);
-    dy = operand(dx, rows * d, dx16);
     linear_input(dy, rows, l.o(layer), d, d, dn);
     linear_weight(dy, a.attention_rows, rows, l.o(layer), d, d);
-    attention_backward(device_, attended, l.compute, a.qkv, a.attention, a.lse, dn, dqkv);
-    rope(stream(), dqkv, group.positions, cosine(), sine(), rows, width,
+    attention_backward(device_, attended, a.qkv, a.attention, a.lse, dn.f32, dqkv.f32);
+    rope(stream(), dqkv.f32, group.positions, cosine(), sine(), rows, width,
          l.attention.heads + l.attention.kv_heads, l.attention.dim, true);
-    dy = operand(dqkv, rows * width, dqkv16);
-    linear_input(dy, rows, l.qkv(layer), width, d, dn);
-    linear_weight(dy, a.n1, rows, l.qkv(layer), width, d);
+    linear_input(dqkv, rows, l.qkv(layer), width, d, dn);
+    linear_weight(dqkv, a.n1, rows, l.qkv(layer), width, d);
     rmsnorm_backward(stream(), a.x, nullptr, p + l.norm1(layer), a.r1, dn, dx, rows, d, dx,
                      g + l.norm1(layer), partials);
   }

@@ -62,6 +62,9 @@ __device__ inline Bf16 to_bf16(float x) {
 
 __device__ inline void put(float* at, float value) { *at = value; }
 __device__ inline void put(Bf16* at, float value) { *at = to_bf16(value); }
+__device__ inline float from_bf16(Bf16 x) { return __uint_as_float(static_cast<uint32_t>(x) << 16); }
+__device__ inline float get(const float* at) { return *at; }
+__device__ inline float get(const Bf16* at) { return from_bf16(*at); }
 
 // Over the 16 threads of half a warp; all of the warp take part and each gets its half's result.
 __device__ inline float half_sum(float value) {

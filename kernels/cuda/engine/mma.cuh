@@ -1,9 +1,14 @@
-// One product of a warp on the tensor cores: D (16, 8) += A (16, 16) B (16, 8), bf16 operands, fp32
-// sums, and its emulated form.
+// What a warp needs for products on the tensor cores, and its emulated form.
+//
+// mma_bf16: D (16, 8) += A (16, 16) B (16, 8), bf16 operands, fp32 sums.
 //
 // With g = lane / 4 and t = lane % 4, a lane holds, in pairs of neighbouring k (the lower one in the low
 // half): a[0] A(g, 2t), a[1] A(g + 8, 2t), a[2] A(g, 2t + 8), a[3] A(g + 8, 2t + 8); b[0] B(2t, g),
 // b[1] B(2t + 8, g); and of D: d[0], d[1] D(g, 2t), d[2], d[3] D(g + 8, 2t).
+//
+// load_matrices: four matrices of 8 rows of 8 bf16 from shared memory. Lane i says where row i % 8 of
+// matrix i / 8 lies (16 bytes, aligned); r[j] is (g, 2t), (g, 2t + 1) of matrix j, or transposed (2t, g),
+// (2t + 1, g).
 #pragma once
 
 #include "engine/math.cuh"
@@ -19,6 +24,35 @@ __device__ __forceinline__ void mma_bf16(float (&d)[4], const uint32_t (&a)[4],
       "{%0,%1,%2,%3};\n"
       : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+
+template <bool kTransposed>
+__device__ __forceinline__ void load_matrices(uint32_t (&r)[4], const Bf16* row) {
+  const auto at = static_cast<uint32_t>(__cvta_generic_to_shared(row));
+  if constexpr (kTransposed)
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];\n"
+                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+                 : "r"(at)
+                 : "memory");
+  else
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];\n"
+                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+                 : "r"(at)
+                 : "memory");
+}
+
+// Two numbers rounded to bf16, the first in the low half.
+__device__ __forceinline__ uint32_t pair_bf16(float low, float high) {
+  uint32_t pair;
+  asm("cvt.rn.bf16x2.f32 %0, %1, %2;\n" : "=r"(pair) : "f"(high), "f"(low));
+  return pair;
+}
+
+// 2^x to about 2 ulp.
+__device__ __forceinline__ float fast_exp2(float x) {
+  float y;
+  asm("ex2.approx.ftz.f32 %0, %1;\n" : "=f"(y) : "f"(x));
+  return y;
 }
 
 #else
@@ -49,6 +83,34 @@ inline void mma_bf16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[
   __syncwarp();
 }
 
+template <bool kTransposed>
+void load_matrices(uint32_t (&r)[4], const Bf16* row) {
+  static const Bf16* shown[32][32];  // by warp of the block
+  const unsigned thread = threadIdx.x + blockDim.x * (threadIdx.y + blockDim.y * threadIdx.z);
+  auto& rows = shown[thread / 32];
+  const unsigned lane = thread % 32;
+  __syncwarp();
+  rows[lane] = row;
+  __syncwarp();
+  const unsigned g = lane / 4, t = lane % 4;
+  for (unsigned j = 0; j < 4; ++j) {
+    const Bf16* const* const matrix = rows + 8 * j;
+    const Bf16 low = kTransposed ? matrix[2 * t][g] : matrix[g][2 * t];
+    const Bf16 high = kTransposed ? matrix[2 * t + 1][g] : matrix[g][2 * t + 1];
+    r[j] = static_cast<uint32_t>(high) << 16 | low;
+  }
+  __syncwarp();
+}
+
+inline uint32_t pair_bf16(float low, float high) {
+  return static_cast<uint32_t>(to_bf16(high)) << 16 | to_bf16(low);
+}
+
+inline float fast_exp2(float x) { return std::exp2(x); }
+
 #endif
+
+__device__ inline float low_bf16(uint32_t pair) { return __uint_as_float(pair << 16); }
+__device__ inline float high_bf16(uint32_t pair) { return __uint_as_float(pair & 0xffff0000u); }
 
 }  // namespace covenant::cuda

@@ -8,6 +8,7 @@
 
 #include "covenant/device_model.h"
 #include "engine/gemm.cuh"
+#include "engine/gemm_bf16.cuh"
 #include "engine/model.h"
 #include "engine/operand.cuh"
 #include "engine/optimizer.cuh"
@@ -32,18 +33,21 @@ struct Activations {
   struct Layer {
     float *x, *r1, *qkv, *attention, *lse, *x2, *r2, *gate_up;
     Rows n1, n2, attention_rows;  // attention_rows: what the next product reads
+    uint16_t *qkv16, *gate_up16;  // of a bf16 model, in place of qkv, attention and gate_up
   };
   std::vector<Layer> layers;
   float* last = nullptr;  // input of the final norm
   Rows hidden;
 
-  // Room for `rows`; with `shared`, all layers lie on one set.
-  void reserve(Device& device, const Layout& layout, int64_t rows, bool shared);
+  // Room for `rows`; with `shared`, all layers lie on one set; with `exact`, which generation needs, what
+  // passes between products is fp32 in a bf16 model, too.
+  void reserve(Device& device, const Layout& layout, int64_t rows, bool shared, bool exact = false);
 
  private:
   Buffer<char> data_;
   int64_t capacity_ = 0;
   bool shared_ = false;
+  bool rounded_ = false;
 };
 
 struct KeptGroup {
@@ -82,8 +86,8 @@ class Model {
   // out (rows, n) = residual + X W^T for the (n, k) matrix at `offset` of the parameters.
   void linear(Rows x, int64_t rows, int64_t offset, int64_t n, int64_t k, const float* residual,
               float* out);
-  // out (rows, k) = dY W.
-  void linear_input(Rows dy, int64_t rows, int64_t offset, int64_t n, int64_t k, float* out);
+  // out (rows, k) = dY W, rounded in a bf16 model.
+  void linear_input(Rows dy, int64_t rows, int64_t offset, int64_t n, int64_t k, Rows out);
   // Gradient at `offset` += dY^T X.
   void linear_weight(Rows dy, Rows x, int64_t rows, int64_t offset, int64_t n, int64_t k);
   // x as the products read it: itself, or rounded to `rounded`.
@@ -132,8 +136,11 @@ class Model {
   void drop_kept() { kept_.clear(); }
 
  private:
-  template <typename T>
-  void run(const Product<T>& product);
+  void forward_layers_bf16(const Group& group, const Activations& activations);
+  void backward_layers_bf16(const Group& group, const Activations& activations, float* dx);
+  // As linear, with results in bf16; `hidden` (may be null) is SwiGLU of them.
+  void linear_bf16(const uint16_t* x, int64_t rows, int64_t offset, int64_t n, int64_t k,
+                   uint16_t* out, uint16_t* hidden = nullptr);
   int64_t head_rows() const;
   void backward_group(const Group& group, const Activations& activations, float inverse_temperature,
                       const float* coefficients, float constant, float* log_probs);

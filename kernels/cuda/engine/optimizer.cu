@@ -51,6 +51,11 @@ __global__ void to_bf16_kernel(const float* x, int64_t count, Bf16* shadow) {
   if (i < count) shadow[i] = to_bf16(x[i]);
 }
 
+__global__ void to_f32_kernel(const Bf16* x, int64_t count, float* out) {
+  const int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
+  if (i < count) out[i] = from_bf16(x[i]);
+}
+
 }  // namespace
 
 void square_sums(Stream stream, const float* gradients, int64_t count, double* sums) {
@@ -67,6 +72,11 @@ void adamw(Stream stream, const AdamwRange* ranges, int64_t range_count, float* 
 void to_bf16(Stream stream, const float* x, int64_t count, uint16_t* shadow) {
   if (count == 0) return;
   COVENANT_LAUNCH(to_bf16_kernel, blocks_of(count, kThreads), kThreads, 0, stream, x, count, shadow);
+}
+
+void to_f32(Stream stream, const uint16_t* x, int64_t count, float* out) {
+  if (count == 0) return;
+  COVENANT_LAUNCH(to_f32_kernel, blocks_of(count, kThreads), kThreads, 0, stream, x, count, out);
 }
 
 }  // namespace covenant::cuda

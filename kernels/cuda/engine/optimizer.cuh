@@ -25,7 +25,8 @@ void square_sums(Stream stream, const float* gradients, int64_t count, double* s
 void adamw(Stream stream, const AdamwRange* ranges, int64_t range_count, float* p, float* g,
            float* m, float* v, uint16_t* shadow, const AdamwScalars& scalars);
 
-// shadow = x in bf16.
+// shadow = x in bf16, and back.
 void to_bf16(Stream stream, const float* x, int64_t count, uint16_t* shadow);
+void to_f32(Stream stream, const uint16_t* x, int64_t count, float* out);
 
 }  // namespace covenant::cuda

@@ -23,27 +23,30 @@ __global__ void rmsnorm_kernel(const float* x, const int32_t* index, const float
 
 // One block for 32 rows: dx with half a warp for each, then the gain's partial sums with a thread
 // for each column; the second reading of x and dy comes from the cache.
+template <typename T>
 __global__ void rmsnorm_backward_kernel(const float* x, const int32_t* index, const float* gain,
-                                        const float* r, const float* dy, const float* dres,
-                                        int64_t rows, int64_t d, float* dx, float* partials) {
+                                        const float* r, const T* dy, const float* dres, int64_t rows,
+                                        int64_t d, float* dx, Bf16* rounded, float* partials) {
   const int64_t first = static_cast<int64_t>(blockIdx.x) * kGainRows;
   const int64_t row = first + threadIdx.x / kHalf;
   const bool live = row < rows;
   const int64_t at = (!live ? 0 : index == nullptr ? row : index[row]) * d;
-  const float* g = dy + (live ? row : 0) * d;
+  const T* g = dy + (live ? row : 0) * d;
   float sum = 0.0f;
   if (live) {
     for (int64_t i = threadIdx.x % kHalf; i < d; i += kHalf)
-      sum = fmaf(gain[i] * g[i], x[at + i], sum);
+      sum = fmaf(gain[i] * get(g + i), x[at + i], sum);
   }
   sum = half_sum(sum);
   if (live) {
     const float scale = r[row];
     const float along = scale * scale * scale * (sum / static_cast<float>(d));
     for (int64_t i = threadIdx.x % kHalf; i < d; i += kHalf) {
-      const float u = gain[i] * g[i];
+      const float u = gain[i] * get(g + i);
       const float before = dres == nullptr ? 0.0f : dres[at + i];
-      dx[at + i] = fmaf(x[at + i], -along, fmaf(u, scale, before));
+      const float sum_dx = fmaf(x[at + i], -along, fmaf(u, scale, before));
+      dx[at + i] = sum_dx;
+      if (rounded != nullptr) rounded[at + i] = to_bf16(sum_dx);
     }
   }
   const int64_t last = first + kGainRows < rows ? first + kGainRows : rows;
@@ -51,7 +54,7 @@ __global__ void rmsnorm_backward_kernel(const float* x, const int32_t* index, co
     float partial = 0.0f;
     for (int64_t j = first; j < last; ++j) {
       const int64_t from = (index == nullptr ? j : index[j]) * d;
-      partial = fmaf(dy[j * d + i], x[from + i] * r[j], partial);
+      partial = fmaf(get(dy + j * d + i), x[from + i] * r[j], partial);
     }
     partials[blockIdx.x * d + i] = partial;
   }
@@ -80,12 +83,16 @@ void rmsnorm(Stream stream, const float* x, const int32_t* index, const float* g
 }
 
 void rmsnorm_backward(Stream stream, const float* x, const int32_t* index, const float* gain,
-                      const float* r, const float* dy, const float* dres, int64_t rows, int64_t d,
-                      float* dx, float* dgain, float* partials) {
+                      const float* r, Rows dy, const float* dres, int64_t rows, int64_t d, float* dx,
+                      float* dgain, float* partials, uint16_t* rounded) {
   if (rows == 0) return;
   const unsigned blocks = blocks_of(rows, kGainRows);
-  COVENANT_LAUNCH(rmsnorm_backward_kernel, blocks, kGainRows * kHalf, 0, stream, x, index, gain, r,
-                  dy, dres, rows, d, dx, partials);
+  if (dy.bf16 == nullptr)
+    COVENANT_LAUNCH((rmsnorm_backward_kernel<float>), blocks, kGainRows * kHalf, 0, stream, x, index,
+                    gain, r, dy.f32, dres, rows, d, dx, rounded, partials);
+  else
+    COVENANT_LAUNCH((rmsnorm_backward_kernel<Bf16>), blocks, kGainRows * kHalf, 0, stream, x, index,
+                    gain, r, dy.bf16, dres, rows, d, dx, rounded, partials);
   COVENANT_LAUNCH(add_partials_kernel, blocks_of(d, kThreads), kThreads, 0, stream, partials,
                   static_cast<int64_t>(blocks), d, dgain);
 }

@@ -88,7 +88,8 @@ void Model::head(const Group& group, const Activations& activations, float inver
       bf16() ? Rows{nullptr, take16(chunk * l.d)} : Rows{take(chunk * l.d), nullptr};
   const Rows dlogits =
       bf16() ? Rows{nullptr, backward ? take16(chunk * l.vocab) : nullptr} : Rows{logits, nullptr};
-  float* const dnormed = backward ? take(chunk * l.d) : nullptr;
+  Rows dnormed;
+  if (backward) dnormed = bf16() ? Rows{nullptr, take16(chunk * l.d)} : Rows{take(chunk * l.d), nullptr};
   float* const partials = backward ? take(rmsnorm_partials_size(chunk, l.d)) : nullptr;
   for (int64_t first = 0; first < group.scored; first += chunk) {
     const int64_t rows = std::min(chunk, group.scored - first);
