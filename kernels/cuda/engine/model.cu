@@ -60,19 +60,29 @@ void Model::prepare(int64_t length) {
 }
 
 void Model::linear(Rows x, int64_t rows, int64_t offset, int64_t n, int64_t k,
-                   const float* residual, float* out) {
-  if (bf16())
-    multiply(stream(), ProductBf16{rows, n, k, {x.bf16, k, true}, {shadow_.data() + offset, k, true},
-                                   residual, out});
+                   const float* residual, float* out, bool training) {
+  if (!bf16())
+    return multiply(stream(), Product{rows, n, k, x.f32, k, 1, state(COV_PARAMETERS) + offset, 1, k,
+                                      residual, out, n});
+  const ProductBf16 product = {rows, n, k, {x.bf16, k, true}, {shadow_.data() + offset, k, true},
+                               residual, out};
+  if (training)
+    train_product(product);
   else
-    multiply(stream(),
-             Product{rows, n, k, x.f32, k, 1, state(COV_PARAMETERS) + offset, 1, k, residual, out, n});
+    multiply(stream(), product);
+}
+
+void Model::train_product(const ProductBf16& product) {
+  if (vendor_ != nullptr)
+    vendor_->multiply(product);
+  else
+    multiply(stream(), product);
 }
 
 void Model::linear_input(Rows dy, int64_t rows, int64_t offset, int64_t n, int64_t k, Rows out) {
   if (bf16())
-    multiply(stream(), ProductBf16{rows, k, n, {dy.bf16, n, true}, {shadow_.data() + offset, k, false},
-                                   nullptr, nullptr, out.bf16});
+    train_product({rows, k, n, {dy.bf16, n, true}, {shadow_.data() + offset, k, false}, nullptr, nullptr,
+                   out.bf16});
   else
     multiply(stream(),
              Product{rows, k, n, dy.f32, n, 1, state(COV_PARAMETERS) + offset, k, 1, nullptr, out.f32, k});
@@ -81,16 +91,15 @@ void Model::linear_input(Rows dy, int64_t rows, int64_t offset, int64_t n, int64
 void Model::linear_weight(Rows dy, Rows x, int64_t rows, int64_t offset, int64_t n, int64_t k) {
   float* const g = state(COV_GRADIENTS) + offset;
   if (bf16())
-    multiply(stream(),
-             ProductBf16{n, k, rows, {dy.bf16, n, false}, {x.bf16, k, false}, g, g});
+    train_product({n, k, rows, {dy.bf16, n, false}, {x.bf16, k, false}, g, g});
   else
     multiply(stream(), Product{n, k, rows, dy.f32, 1, n, x.f32, k, 1, g, g, k});
 }
 
 void Model::linear_bf16(const uint16_t* x, int64_t rows, int64_t offset, int64_t n, int64_t k,
                         uint16_t* out, uint16_t* hidden) {
-  multiply(stream(), ProductBf16{rows, n, k, {x, k, true}, {shadow_.data() + offset, k, true}, nullptr,
-                                 nullptr, out, hidden});
+  train_product({rows, n, k, {x, k, true}, {shadow_.data() + offset, k, true}, nullptr, nullptr, out,
+                 hidden});
 }
 
 Rows Model::operand(float* x, int64_t count, uint16_t* rounded) {

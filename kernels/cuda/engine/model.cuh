@@ -13,6 +13,7 @@
 #include "engine/operand.cuh"
 #include "engine/optimizer.cuh"
 #include "engine/slice.cuh"
+#include "engine/vendor.h"
 #include "runtime/device.h"
 
 namespace covenant::cuda {
@@ -83,9 +84,13 @@ class Model {
   const float* cosine() const { return cosine_.data(); }
   const float* sine() const { return sine_.data(); }
 
-  // out (rows, n) = residual + X W^T for the (n, k) matrix at `offset` of the parameters.
+  // From now on products of bf16 training come from cuBLASLt.
+  void use_vendor() { vendor_ = std::make_unique<VendorProducts>(device_); }
+
+  // out (rows, n) = residual + X W^T for the (n, k) matrix at `offset` of the parameters. Products that are
+  // not for training never come from the vendor.
   void linear(Rows x, int64_t rows, int64_t offset, int64_t n, int64_t k, const float* residual,
-              float* out);
+              float* out, bool training = false);
   // out (rows, k) = dY W, rounded in a bf16 model.
   void linear_input(Rows dy, int64_t rows, int64_t offset, int64_t n, int64_t k, Rows out);
   // Gradient at `offset` += dY^T X.
@@ -136,6 +141,7 @@ class Model {
   void drop_kept() { kept_.clear(); }
 
  private:
+  void train_product(const ProductBf16& product);
   void forward_layers_bf16(const Group& group, const Activations& activations);
   void backward_layers_bf16(const Group& group, const Activations& activations, float* dx);
   // As linear, with results in bf16; `hidden` (may be null) is SwiGLU of them.
@@ -154,6 +160,7 @@ class Model {
   Buffer<float> states_[4];
   Buffer<uint16_t> shadow_;  // parameters in bf16
   bool shadow_fresh_ = false;
+  std::unique_ptr<VendorProducts> vendor_;
   Buffer<float> cosine_, sine_;
   int64_t rope_length_ = 0;
   Buffer<AdamwRange> ranges_;

@@ -16,7 +16,11 @@ cov_status create(void* handle, const cov_model_shape* shape, int32_t compute, v
   return guard([&] {
     auto* const device = static_cast<Device*>(handle);
     device->activate();
-    *model = new Model(*device, *shape, static_cast<Compute>(compute));
+    const bool vendor = (compute & COV_PRODUCTS_VENDOR) != 0;
+    auto made = std::make_unique<Model>(*device, *shape,
+                                        static_cast<Compute>(compute & ~COV_PRODUCTS_VENDOR));
+    if (vendor) made->use_vendor();
+    *model = made.release();
   });
 }
 

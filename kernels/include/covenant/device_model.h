@@ -6,8 +6,9 @@
 // Determinism. COV_COMPUTE_F32 is tier A: every result has the bits of the CPU engine, log-probs,
 // entropy, gradients, steps and losses alike, given the same rotary table (the C library's sin and cos).
 // COV_COMPUTE_BF16 is tier B: the same bits on one type of device, and log-probs and tokens whatever the
-// batch; the tensor cores add up products in an order of their own. Attention has bf16 operands as well
-// in forward and backward, fp32 ones in generation.
+// batch; the tensor cores add up products in an order of their own. In forward and backward everything
+// between products but the residual stream and its gradient is bf16, attention included; in generation
+// attention and what is between products are fp32.
 //
 // Errors: those of covenant/model.h, and COV_UNSUPPORTED where CUDA is not available. After an error the
 // parameters and moments are as before the call.
@@ -24,6 +25,12 @@ extern "C" {
 #endif
 
 typedef struct cov_device_model cov_device_model;
+
+// May be added to COV_COMPUTE_BF16: products of forward, backward and steps come from cuBLASLt, which is
+// looked for when the model is created (the file in COVENANT_CUBLASLT_LIBRARY, else libcublasLt.so.13 or .12;
+// COV_UNSUPPORTED with the reason when there is none of 12.0 or newer). Tier C: it chooses an algorithm by
+// the shape, so log-probs depend on the batch. Generation keeps the own products.
+#define COV_PRODUCTS_VENDOR 0x100
 
 // Parameters are zero. compute is a cov_compute. *model is NULL on error.
 cov_status cov_device_model_create(cov_device* device, const cov_model_shape* shape, int32_t compute,

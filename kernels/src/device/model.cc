@@ -64,8 +64,11 @@ cov_status cov_device_model_create(cov_device* device, const cov_model_shape* sh
     return cov_error(COV_INVALID_ARGUMENT, "the device and the result pointer must be given");
   *model = nullptr;
   if (const cov_status status = cov_shape_check(shape); status.code != COV_OK) return status;
-  if (compute != COV_COMPUTE_F32 && compute != COV_COMPUTE_BF16)
-    return cov_error(COV_INVALID_ARGUMENT, "compute is %d, must be a cov_compute", compute);
+  if (compute != COV_COMPUTE_F32 && compute != COV_COMPUTE_BF16 &&
+      compute != (COV_COMPUTE_BF16 | COV_PRODUCTS_VENDOR))
+    return cov_error(COV_INVALID_ARGUMENT,
+                     "compute is %d, must be a cov_compute, or bf16 with products of the vendor",
+                     compute);
   auto* const created = new (std::nothrow) cov_device_model{
       nullptr, covenant::device::backend()->engine, *shape, cov_parameter_count(shape)};
   if (created == nullptr) return cov_error(COV_OUT_OF_MEMORY, "no memory for a model");
