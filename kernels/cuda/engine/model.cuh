@@ -138,6 +138,8 @@ class Model {
                   double* norm);
   void generate(const cov_generate_request* requests, int32_t count,
                 const cov_generate_options& options, cov_generate_output* outputs);
+  void replay(const cov_replay_request* requests, int32_t count, const cov_replay_options& options,
+              const cov_replay_output* outputs);
   void drop_kept() { kept_.clear(); }
 
  private:

@@ -79,6 +79,11 @@ cov_status generate(void* handle, const cov_generate_request* requests, int32_t 
   return guard([&] { model_of(handle).generate(requests, count, *options, outputs); });
 }
 
+cov_status replay(void* handle, const cov_replay_request* requests, int32_t count,
+                  const cov_replay_options* options, const cov_replay_output* outputs) {
+  return guard([&] { model_of(handle).replay(requests, count, *options, outputs); });
+}
+
 }  // namespace
 
 const device::EngineTable& engine_table() {
@@ -94,6 +99,7 @@ const device::EngineTable& engine_table() {
       .optimizer_step = optimizer_step,
       .train_step = train_step,
       .generate = generate,
+      .replay = replay,
   };
   return table;
 }

@@ -78,6 +78,12 @@ cov_status cov_device_model_generate(cov_device_model* model, const cov_generate
                                      int32_t request_count, const cov_generate_options* options,
                                      cov_generate_output* outputs);
 
+// As cov_model_replay, under the same bounds. In fp32 every output has the CPU's bits; in bf16 it equals
+// what cov_device_model_generate reported on this type of device.
+cov_status cov_device_model_replay(cov_device_model* model, const cov_replay_request* requests,
+                                   int32_t request_count, const cov_replay_options* options,
+                                   const cov_replay_output* outputs);
+
 #ifdef __cplusplus
 }
 #endif

@@ -22,6 +22,8 @@ struct EngineTable {
                            double* loss, double* norm);
   cov_status (*generate)(void* model, const cov_generate_request* requests, int32_t count,
                          const cov_generate_options* options, cov_generate_output* outputs);
+  cov_status (*replay)(void* model, const cov_replay_request* requests, int32_t count,
+                       const cov_replay_options* options, const cov_replay_output* outputs);
 };
 
 }  // namespace covenant::device

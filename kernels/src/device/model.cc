@@ -7,6 +7,7 @@
 #include "device/engine_table.h"
 #include "engine/optimizer.h"
 #include "generate/generator.h"
+#include "generate/replay.h"
 
 struct cov_device_model {
   void* handle;
@@ -186,4 +187,20 @@ cov_status cov_device_model_generate(cov_device_model* model, const cov_generate
   });
   if (status.code != COV_OK) return status;
   return model->table->generate(model->handle, requests, request_count, options, outputs);
+}
+
+cov_status cov_device_model_replay(cov_device_model* model, const cov_replay_request* requests,
+                                   int32_t request_count, const cov_replay_options* options,
+                                   const cov_replay_output* outputs) {
+  cov_status status = covenant::check_replay_options(model != nullptr, requests, request_count,
+                                                     options, outputs);
+  if (status.code != COV_OK) return status;
+  if (options->weights != COV_WEIGHTS_F32)
+    return cov_error(COV_UNSUPPORTED, "on a device, weights have the type of the model");
+  status = covenant::guarded([&] {
+    covenant::check_replay_requests(model->shape, requests, request_count);
+    return cov_ok();
+  });
+  if (status.code != COV_OK) return status;
+  return model->table->replay(model->handle, requests, request_count, options, outputs);
 }

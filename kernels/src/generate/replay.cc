@@ -1,5 +1,7 @@
 // Replay: a prefill of prompt and completion that says what the bound sampler would have drawn at
 // every completion position.
+#include "generate/replay.h"
+
 #include <algorithm>
 #include <atomic>
 #include <cmath>
@@ -10,35 +12,11 @@
 #include "engine/head.h"
 #include "engine/isa/table.h"
 #include "generate/decoder.h"
-#include "generate/fingerprint.h"
-#include "generate/sampler.h"
 
 namespace covenant {
 namespace {
 
 constexpr int64_t kReplayRows = 512;  // positions computed together
-
-// One completion token to check.
-struct Position {
-  int32_t request, index;
-};
-
-void check_requests(const cov_model& model, const cov_replay_request* requests, int32_t count) {
-  for (int32_t i = 0; i < count; ++i) {
-    const cov_replay_request& r = requests[i];
-    if (r.prompt == nullptr || r.completion == nullptr || r.prompt_length < 1 ||
-        r.completion_length < 1)
-      throw Failure{
-          cov_error(COV_INVALID_ARGUMENT, "request %d needs a prompt and a completion", i)};
-    if (int64_t{r.prompt_length} + r.completion_length > model.shape.max_positions)
-      throw Failure{cov_error(COV_OUT_OF_RANGE,
-                              "request %d: %d + %d tokens exceed max_positions %d", i,
-                              r.prompt_length, r.completion_length, model.shape.max_positions)};
-    check_sampling({r.temperature, r.top_k, r.top_p}, i);
-    check_tokens(model.shape, r.prompt, r.prompt_length, "prompt token");
-    check_tokens(model.shape, r.completion, r.completion_length, "completion token");
-  }
-}
 
 class Replay {
  public:
@@ -46,13 +24,11 @@ class Replay {
          const cov_fingerprint_options* fingerprint, const cov_replay_output* outputs)
       : model_(model),
         requests_(requests),
-        outputs_(outputs),
         pool_(model.memory, model.layout.attention, model.layout.layers,
               weights.type() != COV_WEIGHTS_F32, 0),
         decoder_(model, weights, pool_),
-        fingerprint_(fingerprint, model.layout.d, model.eps()),
-        samplers_(static_cast<size_t>(model.pool.threads()), Sampler(model.layout.vocab)),
-        normed_(samplers_.size(), std::vector<float>(static_cast<size_t>(model.layout.d))) {}
+        checks_(requests, fingerprint, outputs, model.layout.vocab, model.layout.d, model.eps(),
+                model.pool.threads()) {}
 
   cov_status run(int32_t count, const int32_t* cancel);
 
@@ -67,18 +43,14 @@ class Replay {
 
   void enter(int32_t request);
   void pass();
-  bool finish(const float* logits, const float* hidden, const Position& position);
 
   cov_model& model_;
   const cov_replay_request* requests_;
-  const cov_replay_output* outputs_;
   PagePool pool_;
   Decoder decoder_;
   DecoderRows rows_;
   std::deque<std::unique_ptr<Open>> open_;  // the last one may be there in part
-  Fingerprint fingerprint_;
-  std::vector<Sampler> samplers_;
-  std::vector<std::vector<float>> normed_;
+  ReplayChecks checks_;
 };
 
 void Replay::enter(int32_t request) {
@@ -111,7 +83,7 @@ cov_status Replay::run(int32_t count, const int32_t* cancel) {
 
 // At most kReplayRows rows of the open requests, in order.
 void Replay::pass() {
-  std::vector<Position> checks;
+  std::vector<ReplayPosition> checks;
   std::vector<int64_t> rows;
   rows_.clear();
   for (const std::unique_ptr<Open>& open : open_) {
@@ -135,7 +107,7 @@ void Replay::pass() {
     const float* logits = decoder_.logits(rows.data() + from, count);
     model_.pool.run(count, [&](int64_t i) {
       const size_t at = static_cast<size_t>(from + i);
-      if (!finish(logits + i * model_.layout.vocab, decoder_.hidden(rows[at]), checks[at]))
+      if (!checks_.finish(logits + i * model_.layout.vocab, decoder_.hidden(rows[at]), checks[at]))
         finite.store(false, std::memory_order_relaxed);
     });
   }
@@ -147,12 +119,58 @@ void Replay::pass() {
   }
 }
 
-bool Replay::finish(const float* logits, const float* hidden, const Position& position) {
+}  // namespace
+
+void check_replay_requests(const cov_model_shape& shape, const cov_replay_request* requests,
+                           int32_t count) {
+  for (int32_t i = 0; i < count; ++i) {
+    const cov_replay_request& r = requests[i];
+    if (r.prompt == nullptr || r.completion == nullptr || r.prompt_length < 1 ||
+        r.completion_length < 1)
+      throw Failure{
+          cov_error(COV_INVALID_ARGUMENT, "request %d needs a prompt and a completion", i)};
+    if (int64_t{r.prompt_length} + r.completion_length > shape.max_positions)
+      throw Failure{cov_error(COV_OUT_OF_RANGE,
+                              "request %d: %d + %d tokens exceed max_positions %d", i,
+                              r.prompt_length, r.completion_length, shape.max_positions)};
+    check_sampling({r.temperature, r.top_k, r.top_p}, i);
+    check_tokens(shape, r.prompt, r.prompt_length, "prompt token");
+    check_tokens(shape, r.completion, r.completion_length, "completion token");
+  }
+}
+
+cov_status check_replay_options(bool has_model, const cov_replay_request* requests, int32_t count,
+                                const cov_replay_options* options,
+                                const cov_replay_output* outputs) {
+  if (!has_model || options == nullptr || count < 0 ||
+      (count > 0 && (requests == nullptr || outputs == nullptr)))
+    return cov_error(COV_INVALID_ARGUMENT, "model, requests, options and outputs must be given");
+  const cov_fingerprint_options* fingerprint = options->fingerprint;
+  if (fingerprint != nullptr && (fingerprint->dims < 1 || fingerprint->dims > 64))
+    return cov_error(COV_INVALID_ARGUMENT, "fingerprint dims must be in [1, 64]");
+  if (options->weights < COV_WEIGHTS_F32 || options->weights > COV_WEIGHTS_INT8)
+    return cov_error(COV_INVALID_ARGUMENT, "weights is %d, no weight type", options->weights);
+  return cov_ok();
+}
+
+ReplayChecks::ReplayChecks(const cov_replay_request* requests,
+                           const cov_fingerprint_options* fingerprint,
+                           const cov_replay_output* outputs, int64_t vocab, int64_t hidden,
+                           float eps, int threads)
+    : requests_(requests),
+      outputs_(outputs),
+      vocab_(vocab),
+      fingerprint_(fingerprint, hidden, eps),
+      samplers_(static_cast<size_t>(threads), Sampler(vocab)),
+      normed_(samplers_.size(), std::vector<float>(static_cast<size_t>(hidden))) {}
+
+bool ReplayChecks::finish(const float* logits, const float* hidden,
+                          const ReplayPosition& position) {
   const cov_replay_request& r = requests_[position.request];
   const cov_replay_output& out = outputs_[position.request];
   const size_t worker = static_cast<size_t>(ThreadPool::worker());
   const int64_t at = position.index;
-  const RowStats stats = kernels().logit_stats(logits, 1.0f, model_.layout.vocab);
+  const RowStats stats = kernels().logit_stats(logits, 1.0f, vocab_);
   const double lse = static_cast<double>(stats.max) + exact_log(static_cast<double>(stats.sum));
   if (!std::isfinite(lse)) return false;
   const double u = cov_uniform_at(r.sampling_seed, static_cast<uint32_t>(position.index));
@@ -168,25 +186,19 @@ bool Replay::finish(const float* logits, const float* hidden, const Position& po
   return true;
 }
 
-}  // namespace
 }  // namespace covenant
 
 extern "C" cov_status cov_model_replay(cov_model* model, const cov_replay_request* requests,
                                        int32_t request_count, const cov_replay_options* options,
                                        const cov_replay_output* outputs) {
-  if (model == nullptr || options == nullptr || request_count < 0 ||
-      (request_count > 0 && (requests == nullptr || outputs == nullptr)))
-    return cov_error(COV_INVALID_ARGUMENT, "model, requests, options and outputs must be given");
-  const cov_fingerprint_options* fingerprint = options->fingerprint;
-  if (fingerprint != nullptr && (fingerprint->dims < 1 || fingerprint->dims > 64))
-    return cov_error(COV_INVALID_ARGUMENT, "fingerprint dims must be in [1, 64]");
-  if (options->weights < COV_WEIGHTS_F32 || options->weights > COV_WEIGHTS_INT8)
-    return cov_error(COV_INVALID_ARGUMENT, "weights is %d, no weight type", options->weights);
+  const cov_status status = covenant::check_replay_options(model != nullptr, requests,
+                                                           request_count, options, outputs);
+  if (status.code != COV_OK) return status;
   return covenant::guarded([&] {
-    covenant::check_requests(*model, requests, request_count);
+    covenant::check_replay_requests(model->shape, requests, request_count);
     const covenant::GenerationWeights& weights =
         covenant::packed_generation_weights(*model, options->weights);
-    return covenant::Replay(*model, weights, requests, fingerprint, outputs)
+    return covenant::Replay(*model, weights, requests, options->fingerprint, outputs)
         .run(request_count, options->cancel);
   });
 }
