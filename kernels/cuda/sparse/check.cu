@@ -1,6 +1,7 @@
 // Validating bodies, and the norms and factors of clipping.
 #include "sparse/body.cuh"
 #include "sparse/merge.h"
+#include "sparse/quarter.cuh"
 
 namespace covenant::cuda {
 namespace {
@@ -43,7 +44,101 @@ __device__ __forceinline__ bool check_chunk(const StagedChunk& chunk, uint32_t m
   return __all_sync(kFullMask, good) != 0;
 }
 
-// A block checks 256 chunks of one body, one warp each chunk.
+// The same for the eight chunks of a warp that are read in quarters; all lanes take part. What is
+// said is said of the lane's own quarter, but for `high`.
+__device__ __forceinline__ bool check_quarter(const Quarter& quarter, uint32_t mode,
+                                              const DeviceHeader& header, uint32_t& high) {
+  const uint32_t lane = threadIdx.x % kQuarterLanes;
+  uint32_t unused = 0;
+  uint32_t own_high = 0;
+  if (mode == 2) own_high = static_cast<uint32_t>(__popc(quarter.values & 0xaaaaaaaau));
+  high = quarter_sum(own_high, unused);
+  uint32_t rank = 0;
+  const uint32_t set = quarter_sum(static_cast<uint32_t>(__popc(quarter.bitmap)), rank);
+  // Bit i: low part i is above the one before it.
+  uint32_t last = __shfl_up_sync(kFullMask, quarter.low_part(15), 1, kQuarterLanes);
+  uint32_t rising = 0;
+#pragma unroll
+  for (int i = 0; i < 16; ++i) {
+    const uint32_t low = quarter.low_part(i);
+    rising |= (low > last ? 1u : 0u) << i;
+    last = low;
+  }
+  const uint32_t pair = rising | __shfl_down_sync(kFullMask, rising, 1, kQuarterLanes) << 16;
+  const uint32_t rising_low = __shfl_sync(kFullMask, pair, 0, kQuarterLanes);
+  const uint32_t rising_high = __shfl_sync(kFullMask, pair, 2, kQuarterLanes);
+  const uint32_t bits_before = __shfl_up_sync(kFullMask, quarter.bitmap, 1, kQuarterLanes);
+  if (quarter.code == 0) {
+    return (quarter.low[0] | quarter.low[1] | quarter.low[2] | quarter.bitmap | quarter.values) ==
+           0;
+  }
+  bool good = set == static_cast<uint32_t>(kQuarteredKept);
+  good = good && (high == 0 || header.levels.low != header.levels.high);
+  // 127 bits: the last one fills up the byte. With 64 of them set no index reaches 4096.
+  good = good && (lane != kQuarterLanes - 1 || quarter.bitmap >> 31 == 0);
+  // Neighbouring bits are values of one block of 64, whose low bits must ascend.
+  const uint32_t follows =
+      quarter.bitmap & (quarter.bitmap << 1 | (lane > 0 ? bits_before >> 31 : 0u));
+  for (uint32_t rest = follows; rest != 0; rest &= rest - 1) {
+    const uint32_t below = (rest & -rest) - 1u;
+    const uint32_t j = rank + static_cast<uint32_t>(__popc(quarter.bitmap & below));
+    good = good && ((j < 32 ? rising_low : rising_high) >> (j % 32) & 1u) != 0;
+  }
+  return good;
+}
+
+// What a warp finds about chunks of one tensor of one body.
+struct Found {
+  uint32_t* counts;  // shared memory
+  uint32_t top = 0;
+  bool good = true;
+
+  // By one lane for each chunk.
+  __device__ __forceinline__ void add(uint32_t code, uint32_t kept, uint32_t high) {
+    top = max(top, code);
+    if (code == 0) return;
+    atomicAdd(&counts[code], kept - high);
+    if (high > 0) atomicAdd(&counts[256 + code], high);
+  }
+};
+
+// Chunks [first, end) of a tensor by a block, eight a warp.
+__device__ __forceinline__ void check_quartered(const SparsePlan& plan, const uint8_t* chunks,
+                                                const DeviceHeader& header, uint32_t first,
+                                                uint32_t end, Found& found) {
+  const auto mode = static_cast<uint32_t>(plan.mode);
+  const uint32_t own = threadIdx.x / kQuarterLanes;
+  for (uint32_t base = first; base < end; base += kWarps * kQuarteredChunks) {
+    const uint32_t c = base + own;
+    Quarter quarter{};
+    if (c < end) {
+      quarter = load_quarter(
+          chunks + static_cast<uint64_t>(c) * static_cast<uint64_t>(plan.full.bytes), mode);
+    }
+    uint32_t high = 0;
+    found.good = check_quarter(quarter, mode, header, high) && found.good;
+    if (threadIdx.x % kQuarterLanes == 0) found.add(quarter.code, kQuarteredKept, high);
+  }
+}
+
+// Chunks [first, end) of a tensor by a block, one a warp.
+__device__ __forceinline__ void check_staged(const SparsePlan& plan, const TensorPlan& tensor,
+                                             const uint8_t* chunks, const DeviceHeader& header,
+                                             uint32_t first, uint32_t end, uint32_t* staging,
+                                             Found& found) {
+  for (uint32_t c = first + threadIdx.x / 32; c < end; c += kWarps) {
+    const ChunkShape shape = shape_of_chunk(plan, tensor, c);
+    const StagedChunk staged = stage_chunk(
+        chunks + static_cast<uint64_t>(c) * static_cast<uint64_t>(plan.full.bytes), shape, staging);
+    uint32_t high = 0;
+    found.good =
+        check_chunk(staged, static_cast<uint32_t>(plan.mode), header, high) && found.good;
+    if (threadIdx.x % 32 == 0) found.add(staged.code(), static_cast<uint32_t>(shape.kept), high);
+    __syncwarp();
+  }
+}
+
+// A block checks 256 chunks of one body.
 __global__ void __launch_bounds__(kWarps * 32)
     check_kernel(SparsePlan plan, const uint8_t* const* bodies, uint32_t* top_codes,
                  uint32_t* counts, uint32_t* fault, uint32_t words_per_warp) {
@@ -66,25 +161,17 @@ __global__ void __launch_bounds__(kWarps * 32)
         static_cast<uint64_t>(t);
     for (uint32_t i = threadIdx.x; i < kCounts; i += kWarps * 32) own_counts[i] = 0;
     __syncthreads();
-    uint32_t top = 0;
-    bool good = true;
-    for (uint32_t c = chunk + warp; c < round_end; c += kWarps) {
-      const uint32_t own = c - tensor.first_chunk;
-      const ChunkShape shape = shape_of_chunk(plan, tensor, own);
-      const StagedChunk staged =
-          stage_chunk(at + plan.header_bytes +
-                          static_cast<uint64_t>(own) * static_cast<uint64_t>(plan.full.bytes),
-                      shape, staging + warp * words_per_warp);
-      uint32_t high = 0;
-      good = check_chunk(staged, static_cast<uint32_t>(plan.mode), header, high) && good;
-      const uint32_t code = staged.code();
-      top = max(top, code);
-      if (lane == 0 && code > 0) {
-        atomicAdd(&own_counts[code], static_cast<uint32_t>(shape.kept) - high);
-        if (high > 0) atomicAdd(&own_counts[256 + code], high);
-      }
-      __syncwarp();
-    }
+    Found found{own_counts};
+    const uint8_t* const chunks = at + plan.header_bytes;
+    const uint32_t first = chunk - tensor.first_chunk;
+    const uint32_t last = round_end - tensor.first_chunk;
+    uint32_t whole = first;  // up to there chunks are read in quarters
+    if (quartered(plan.full))
+      whole = last == tensor.chunks && !quartered(tensor.last) ? last - 1 : last;
+    check_quartered(plan, chunks, header, first, whole, found);
+    check_staged(plan, tensor, chunks, header, whole, last, staging + warp * words_per_warp, found);
+    const uint32_t top = __reduce_max_sync(kFullMask, found.top);
+    const bool good = __all_sync(kFullMask, found.good) != 0;
     if (lane == 0 && !good) atomicMax(fault, 1u);
     if (lane == 0 && top > 0) atomicMax(&top_codes[place], top);
     __syncthreads();

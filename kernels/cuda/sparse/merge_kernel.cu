@@ -7,6 +7,7 @@
 #include "sparse/body.cuh"
 #include "sparse/merge.h"
 #include "sparse/order.cuh"
+#include "sparse/quarter.cuh"
 
 namespace covenant::cuda {
 namespace {
@@ -21,7 +22,7 @@ struct MergeLayout {
   uint32_t batch;          // peers decoded before their values are added
   uint32_t staging_words;  // of a warp
   uint32_t staging_at;
-  uint32_t values_at;   // float[batch][kept]
+  uint32_t values_at;   // float[batch][kept], aligned to 16
   uint32_t indices_at;  // uint16_t[batch][kept]
   uint32_t bytes;
 };
@@ -49,6 +50,76 @@ struct Place {
   uint64_t at;  // in the parameters
 };
 
+// What the values of a chunk of peer `p` are multiplied to: at the low level and at the high one.
+struct Magnitudes {
+  float low;
+  float high;
+};
+
+__device__ __forceinline__ Magnitudes magnitudes_of(const MergeWork& work, const Place& place,
+                                                    const DeviceHeader& header, uint32_t code,
+                                                    uint32_t p) {
+  const int32_t scale = header.top - 255 + static_cast<int32_t>(code);
+  const float w = work.weights[p];
+  float f = 1.0f;
+  if (work.factors != nullptr)
+    f = work.factors[static_cast<uint64_t>(place.tensor) * static_cast<uint64_t>(work.peers) + p];
+  // Rounding is symmetric, so the sign can come last.
+  return {__fmul_rn(w, __fmul_rn(f, power(2 * scale + header.levels.low))),
+          __fmul_rn(w, __fmul_rn(f, power(2 * scale + header.levels.high)))};
+}
+
+// Decodes the chunks of up to eight peers by one warp, four lanes each, into their slots of the
+// lists. The lane's peer is first + `b`, if b < count.
+__device__ __forceinline__ void decode_quarters(const SparsePlan& plan, const MergeWork& work,
+                                                const Place& place, uint32_t first, uint32_t b,
+                                                uint32_t count, const Shared& shared,
+                                                uint32_t* kept) {
+  const auto mode = static_cast<uint32_t>(plan.mode);
+  const uint32_t lane = threadIdx.x % kQuarterLanes;
+  Quarter quarter{};
+  Magnitudes magnitudes{};
+  if (b < count) {
+    const uint8_t* const at = work.bodies[first + b] + plan.tensors[place.tensor].body_at;
+    const DeviceHeader header = read_header(at, plan.mode);
+    quarter = load_quarter(at + plan.header_bytes + static_cast<uint64_t>(place.own) *
+                                                        static_cast<uint64_t>(plan.full.bytes),
+                           mode);
+    if (quarter.code != 0)
+      magnitudes = magnitudes_of(work, place, header, quarter.code, first + b);
+    if (lane == 0) kept[b] = quarter.code == 0 ? 0u : static_cast<uint32_t>(kQuarteredKept);
+  }
+  uint32_t j = 0;
+  quarter_sum(static_cast<uint32_t>(__popc(quarter.bitmap)), j);
+  float* const values = shared.values + b * kQuarteredKept;
+  uint16_t* const indices = shared.indices + b * kQuarteredKept;
+  if (quarter.code != 0) {
+    // In order of rank: values, and the lower part of indices, two to a word.
+    auto* const pairs = reinterpret_cast<uint32_t*>(indices + 16 * lane);
+    auto* const fours = reinterpret_cast<float4*>(values + 16 * lane);
+#pragma unroll
+    for (int i = 0; i < 8; ++i)
+      pairs[i] = quarter.low_part(2 * i) | quarter.low_part(2 * i + 1) << 16;
+    const auto value = [&](int i) {
+      const uint32_t bits = mode == 2 ? quarter.values >> (2 * i) : quarter.values >> i;
+      const float magnitude = mode == 2 && (bits & 2u) != 0 ? magnitudes.high : magnitudes.low;
+      return (bits & 1u) != 0 ? -magnitude : magnitude;
+    };
+#pragma unroll
+    for (int i = 0; i < 16; i += 4)
+      fours[i / 4] = make_float4(value(i), value(i + 1), value(i + 2), value(i + 3));
+  }
+  __syncwarp();
+  // In order of the bitmap: the upper part.
+  if (quarter.code != 0) {
+    for (uint32_t rest = quarter.bitmap; rest != 0; rest &= rest - 1, ++j) {
+      const uint32_t position = 32 * lane + static_cast<uint32_t>(__ffs(static_cast<int>(rest))) - 1;
+      indices[j] = static_cast<uint16_t>(indices[j] | (position - j) << 6);
+    }
+  }
+  __syncwarp();
+}
+
 // Decodes the chunk of peer `p` by one warp into slot `b` of the lists: indices, and what is to be
 // added at each. Returns how many there are.
 __device__ __forceinline__ uint32_t decode_peer(const SparsePlan& plan, const MergeWork& work,
@@ -64,19 +135,12 @@ __device__ __forceinline__ uint32_t decode_peer(const SparsePlan& plan, const Me
       shape, staging);
   const uint32_t code = staged.code();
   if (code == 0) return 0;
-  const int32_t scale = header.top - 255 + static_cast<int32_t>(code);
-  const float w = work.weights[p];
-  float f = 1.0f;
-  if (work.factors != nullptr)
-    f = work.factors[static_cast<uint64_t>(place.tensor) * static_cast<uint64_t>(work.peers) + p];
-  // Rounding is symmetric, so the sign can come last.
-  const float low = __fmul_rn(w, __fmul_rn(f, power(2 * scale + header.levels.low)));
-  const float high = __fmul_rn(w, __fmul_rn(f, power(2 * scale + header.levels.high)));
+  const Magnitudes magnitudes = magnitudes_of(work, place, header, code, p);
   float* const values = shared.values + b * static_cast<uint32_t>(plan.full.kept);
   uint16_t* const indices = shared.indices + b * static_cast<uint32_t>(plan.full.kept);
   visit_indices(staged, [&](uint32_t j, uint32_t index, uint32_t) {
     const uint32_t value = staged.value(j, static_cast<uint32_t>(plan.mode));
-    const float magnitude = (value & 2u) != 0 ? high : low;
+    const float magnitude = (value & 2u) != 0 ? magnitudes.high : magnitudes.low;
     values[j] = (value & 1u) != 0 ? -magnitude : magnitude;
     indices[j] = static_cast<uint16_t>(index);
   });
@@ -103,7 +167,13 @@ __device__ __forceinline__ void sum_peers(const SparsePlan& plan, const MergeWor
   const auto each = static_cast<uint32_t>(plan.full.kept);
   for (uint32_t first = 0; first < peers; first += layout.batch) {
     const uint32_t count = min(layout.batch, peers - first);
-    for (uint32_t b = warp; b < count; b += kBlockWarps) {
+    if (quartered(shape)) {
+      for (uint32_t b = warp * kQuarteredChunks; b < count; b += kBlockWarps * kQuarteredChunks) {
+        const uint32_t own = b + threadIdx.x % 32 / kQuarterLanes;
+        decode_quarters(plan, work, place, first, own, count, shared, kept);
+      }
+    }
+    for (uint32_t b = warp; b < count && !quartered(shape); b += kBlockWarps) {
       const uint32_t decoded = decode_peer(plan, work, place, shape, first + b, b, shared,
                                            shared.staging + warp * layout.staging_words);
       if (threadIdx.x % 32 == 0) kept[b] = decoded;
@@ -299,7 +369,8 @@ MergeLayout layout_of(const SparsePlan& plan) {
   layout.staging_words = staging_words(plan.full);
   layout.batch = std::min(kBatchMax, std::max(1u, kListBytes / (6 * kept)));
   layout.staging_at = 2 * COV_SPARSE_CHUNK * sizeof(float);
-  layout.values_at = layout.staging_at + 4 * layout.staging_words * kBlockWarps;
+  // Aligned to what a quarter writes at once.
+  layout.values_at = (layout.staging_at + 4 * layout.staging_words * kBlockWarps + 15) / 16 * 16;
   layout.indices_at = layout.values_at + 4 * kept * layout.batch;
   layout.bytes = layout.indices_at + 2 * kept * layout.batch;
   return layout;

@@ -143,8 +143,8 @@ void test_overflow() {
 }
 
 // Every way of damaging a body is refused in the words of the CPU, and nothing is applied.
-void test_refusals() {
-  const Round good = make_round(table({70, 4096, 2 * 4096 + 5}), {2, 64}, 3, 8);
+void test_refusals(int32_t mode) {
+  const Round good = make_round(table({70, 4096, 2 * 4096 + 5}), {mode, 64}, 3, 8);
   const int32_t count = count_of(good.tensors);
   Random random(123);
   const uint64_t n = total(good.tensors);
@@ -159,6 +159,9 @@ void test_refusals() {
       body.pop_back();
     else
       body[at] ^= static_cast<uint8_t>(1u << random.below(8));
+    // A second bit nearby may leave the number of set bits as it is.
+    if (trial % 3 == 1 && at + 8 < body.size())
+      body[at + random.below(8)] ^= static_cast<uint8_t>(1u << random.below(8));
     const Input input(bad, COV_MERGE_CONTRIBUTORS, 1);
     cov_bytes cpu{};
     cov_bytes gpu{};
@@ -252,7 +255,8 @@ int main() {
   device = opened.get();
   test_shapes();
   test_overflow();
-  test_refusals();
+  test_refusals(1);
+  test_refusals(2);
   test_damaged_merged();
   TEST_MAIN_END("cuda merge");
 }
