@@ -1,6 +1,7 @@
 #include "codec/table.h"
 
 #include "codec/activation.cuh"
+#include "codec/delta.cuh"
 #include "codec/projection.cuh"
 #include "runtime/platform.h"
 
@@ -55,6 +56,20 @@ cov_status encode_projection_backward(void* handle, const cov_projection* projec
   });
 }
 
+cov_status root_of_weights(void* handle, const uint16_t* weights, uint64_t count, uint8_t* root) {
+  return guard([&] { delta_root(device_of(handle), weights, count, root); });
+}
+
+cov_status encode_delta(void* handle, const uint16_t* base, const uint16_t* next, uint64_t count,
+                        cov_bytes* delta) {
+  return guard([&] { delta_encode(device_of(handle), base, next, count, delta); });
+}
+
+cov_status apply_delta(void* handle, const uint16_t* base, uint64_t count, const uint8_t* delta,
+                       uint64_t delta_bytes, uint16_t* next) {
+  return guard([&] { delta_apply(device_of(handle), base, count, delta, delta_bytes, next); });
+}
+
 }  // namespace
 
 const device::CodecTable& codec_table() {
@@ -65,6 +80,9 @@ const device::CodecTable& codec_table() {
       .projection_decode = decode_projection,
       .projection_decode_backward = decode_projection_backward,
       .projection_encode_backward = encode_projection_backward,
+      .delta_root = root_of_weights,
+      .delta_encode = encode_delta,
+      .delta_apply = apply_delta,
   };
   return table;
 }

@@ -11,6 +11,7 @@
 #include <stdint.h>
 
 #include "covenant/activation.h"
+#include "covenant/delta.h"
 #include "covenant/hash.h"
 #include "covenant/sparse.h"
 #include "covenant/status.h"
@@ -122,6 +123,15 @@ cov_status cov_device_projection_encode_backward(cov_device* device,
                                                  const float* d_z, const float* x,
                                                  const int32_t* tokens, int32_t rows, float* d_x,
                                                  float* d_basis, float* d_table);
+
+// cov_delta_root, cov_delta_encode, cov_delta_apply: weights on the device, delta and root on the
+// host. One warp codes a chunk, so the device is busy from about a thousand chunks on (1e9 weights).
+cov_status cov_device_delta_root(cov_device* device, const uint16_t* weights, uint64_t count,
+                                 uint8_t root[COV_HASH_BYTES]);
+cov_status cov_device_delta_encode(cov_device* device, const uint16_t* base, const uint16_t* next,
+                                   uint64_t count, cov_bytes* delta);
+cov_status cov_device_delta_apply(cov_device* device, const uint16_t* base, uint64_t count,
+                                  const uint8_t* delta, uint64_t delta_bytes, uint16_t* next);
 
 #ifdef __cplusplus
 }

@@ -1,4 +1,4 @@
-#include "covenant/delta.h"
+#include "codec/delta.h"
 
 #include <algorithm>
 #include <atomic>
@@ -8,7 +8,6 @@
 #include <new>
 #include <vector>
 
-#include "codec/delta.h"
 #include "core/thread_pool.h"
 #include "covenant/model.h"
 #include "hash/pieces.h"
@@ -21,13 +20,11 @@ using covenant::sparse::store_u32;
 
 namespace {
 
-constexpr uint32_t kRaw = 1u << 31;
-
-uint64_t chunks_of(uint64_t count) { return (count + COV_DELTA_CHUNK - 1) / COV_DELTA_CHUNK; }
-
-uint64_t chunk_weights(uint64_t count, uint64_t chunk) {
-  return std::min<uint64_t>(COV_DELTA_CHUNK, count - chunk * COV_DELTA_CHUNK);
-}
+using covenant::codec::delta_chunk_weights;
+using covenant::codec::delta_chunks;
+using covenant::codec::delta_entry;
+using covenant::codec::DeltaParts;
+constexpr uint32_t kRaw = covenant::codec::kDeltaRaw;
 
 uint64_t load_u64(const uint8_t* at) {
   return load_u32(at) | static_cast<uint64_t>(load_u32(at + 4)) << 32;
@@ -39,19 +36,13 @@ void store_u64(uint8_t* at, uint64_t value) {
 }
 
 cov_status root_of(ThreadPool& pool, const uint16_t* weights, uint64_t count, uint8_t* root) {
-  const uint64_t chunks = chunks_of(count);
+  const uint64_t chunks = delta_chunks(count);
   std::vector<uint8_t> items(chunks * COV_HASH_BYTES);
   std::vector<covenant::hash::Piece> pieces;
   for (uint64_t c = 0; c < chunks; ++c)
-    pieces.push_back({weights + c * COV_DELTA_CHUNK, chunk_weights(count, c) * sizeof *weights});
+    pieces.push_back({weights + c * COV_DELTA_CHUNK, delta_chunk_weights(count, c) * sizeof *weights});
   covenant::hash::hash_pieces(pool, pieces, items.data());
   return cov_merkle_root(items.data(), chunks, root);
-}
-
-cov_status check_weights(const void* weights, uint64_t count) {
-  if (count > COV_DELTA_WEIGHTS_MAX || (count > 0 && weights == nullptr))
-    return cov_error(COV_INVALID_ARGUMENT, "%" PRIu64 " weights; at most 2^40 are possible", count);
-  return cov_ok();
 }
 
 int threads_or_default(int32_t threads) { return threads > 0 ? threads : cov_default_threads(); }
@@ -65,77 +56,54 @@ bool entry_valid(uint32_t entry, uint64_t weights) {
 cov_status encode(const uint16_t* base, const uint16_t* next, uint64_t count, int threads,
                   cov_bytes* delta) {
   ThreadPool pool(threads);
-  const uint64_t chunks = chunks_of(count);
-  std::vector<std::vector<uint8_t>> codes(chunks);
-  std::vector<uint32_t> entries(chunks);
+  const uint64_t chunks = delta_chunks(count);
+  DeltaParts parts;
+  parts.codes.resize(chunks);
+  parts.entries.resize(chunks);
   std::atomic<uint64_t> changed{0};
   std::atomic<bool> out_of_memory{false};
   pool.run(static_cast<int64_t>(chunks), [&](int64_t chunk) {
     const auto c = static_cast<uint64_t>(chunk);
-    const uint64_t weights = chunk_weights(count, c);
+    const uint64_t weights = delta_chunk_weights(count, c);
     const uint16_t* const from = base + c * COV_DELTA_CHUNK;
     const uint16_t* const to = next + c * COV_DELTA_CHUNK;
     if (std::memcmp(from, to, weights * sizeof *from) == 0) return;
+    std::vector<uint8_t>& code = parts.codes[c];
     try {
-      changed += covenant::codec::encode_delta_chunk(from, to, weights, codes[c]);
-      entries[c] = static_cast<uint32_t>(codes[c].size());
-      if (codes[c].size() < 2 * weights) return;
-      codes[c].resize(2 * weights);
-      std::memcpy(codes[c].data(), to, 2 * weights);
-      entries[c] = static_cast<uint32_t>(2 * weights) | kRaw;
+      changed += covenant::codec::encode_delta_chunk(from, to, weights, code);
+      parts.entries[c] = static_cast<uint32_t>(code.size());
+      if (code.size() < 2 * weights) return;
+      code.resize(2 * weights);
+      std::memcpy(code.data(), to, 2 * weights);
+      parts.entries[c] = static_cast<uint32_t>(2 * weights) | kRaw;
     } catch (const std::bad_alloc&) {
       out_of_memory = true;
     }
   });
   if (out_of_memory) throw std::bad_alloc();
-  uint64_t length = COV_DELTA_HEADER_BYTES + 4 * chunks;
-  for (const auto& code : codes) length += code.size();
-  auto* const bytes = static_cast<uint8_t*>(std::malloc(length));
-  if (bytes == nullptr) throw std::bad_alloc();
-  *delta = {bytes, length};
-  std::memcpy(bytes, "CVD1", 4);
-  store_u64(bytes + 4, count);
-  store_u64(bytes + 12, changed);
-  if (cov_status status = root_of(pool, base, count, bytes + 20); status.code != COV_OK)
+  parts.changed = changed;
+  if (cov_status status = root_of(pool, base, count, parts.base_root); status.code != COV_OK)
     return status;
-  if (cov_status status = root_of(pool, next, count, bytes + 52); status.code != COV_OK)
+  if (cov_status status = root_of(pool, next, count, parts.result_root); status.code != COV_OK)
     return status;
-  uint8_t* at = bytes + COV_DELTA_HEADER_BYTES;
-  for (const uint32_t entry : entries) {
-    store_u32(at, entry);
-    at += 4;
-  }
-  for (const auto& code : codes) {
-    if (!code.empty()) std::memcpy(at, code.data(), code.size());
-    at += code.size();
-  }
+  covenant::codec::join_delta(count, parts, delta);
   return cov_ok();
 }
 
 cov_status apply(const uint16_t* base, const cov_delta_info& info, const uint8_t* delta,
-                 uint64_t delta_bytes, int threads, uint16_t* next) {
-  std::vector<uint64_t> starts;
-  uint64_t at = COV_DELTA_HEADER_BYTES + 4 * info.chunk_count;
-  for (uint64_t c = 0; c < info.chunk_count; ++c) {
-    starts.push_back(at);
-    at += load_u32(delta + COV_DELTA_HEADER_BYTES + 4 * c) & ~kRaw;
-  }
-  if (at != delta_bytes) {
-    return refuse(COV_DELTA_WRONG_SIZE, "%" PRIu64 " bytes; the table of chunks says %" PRIu64,
-                  delta_bytes, at);
-  }
+                 const std::vector<uint64_t>& starts, int threads, uint16_t* next) {
   ThreadPool pool(threads);
   uint8_t root[COV_HASH_BYTES];
   if (cov_status status = root_of(pool, base, info.weight_count, root); status.code != COV_OK)
     return status;
   if (std::memcmp(root, info.base_root, sizeof root) != 0)
-    return refuse(COV_DELTA_WRONG_BASE, "the delta was made from other weights");
+    return covenant::codec::refuse_delta_base();
   std::atomic<uint64_t> first_bad{UINT64_MAX};
   std::atomic<uint64_t> changed{0};
   std::atomic<bool> out_of_memory{false};
   pool.run(static_cast<int64_t>(info.chunk_count), [&](int64_t chunk) {
     const auto c = static_cast<uint64_t>(chunk);
-    const uint32_t entry = load_u32(delta + COV_DELTA_HEADER_BYTES + 4 * c);
+    const uint32_t entry = delta_entry(delta, c);
     uint64_t own = 0;
     const cov_status status =
         cov_delta_apply_chunk(base, info.weight_count, c, delta + starts[c], entry & ~kRaw,
@@ -148,19 +116,89 @@ cov_status apply(const uint16_t* base, const cov_delta_info& info, const uint8_t
   });
   if (out_of_memory) throw std::bad_alloc();
   if (first_bad != UINT64_MAX)
-    return refuse(COV_DELTA_MALFORMED, "chunk %" PRIu64 " has no valid code", first_bad.load());
+    return covenant::codec::refuse_delta_chunk(first_bad.load());
   if (cov_status status = root_of(pool, next, info.weight_count, root); status.code != COV_OK)
     return status;
   if (std::memcmp(root, info.result_root, sizeof root) != 0 || changed != info.changed_count)
-    return refuse(COV_DELTA_WRONG_RESULT, "the delta leads to other weights than it names");
+    return covenant::codec::refuse_delta_result();
   return cov_ok();
 }
 
 }  // namespace
 
+namespace covenant::codec {
+
+cov_status check_delta_weights(const void* weights, uint64_t count) {
+  if (count > COV_DELTA_WEIGHTS_MAX || (count > 0 && weights == nullptr))
+    return cov_error(COV_INVALID_ARGUMENT, "%" PRIu64 " weights; at most 2^40 are possible", count);
+  return cov_ok();
+}
+
+void join_delta(uint64_t count, const DeltaParts& parts, cov_bytes* delta) {
+  uint64_t length = COV_DELTA_HEADER_BYTES + 4 * parts.entries.size();
+  for (const auto& code : parts.codes) length += code.size();
+  auto* const bytes = static_cast<uint8_t*>(std::malloc(length));
+  if (bytes == nullptr) throw std::bad_alloc();
+  *delta = {bytes, length};
+  std::memcpy(bytes, "CVD1", 4);
+  store_u64(bytes + 4, count);
+  store_u64(bytes + 12, parts.changed);
+  std::memcpy(bytes + 20, parts.base_root, COV_HASH_BYTES);
+  std::memcpy(bytes + 52, parts.result_root, COV_HASH_BYTES);
+  uint8_t* at = bytes + COV_DELTA_HEADER_BYTES;
+  for (const uint32_t entry : parts.entries) {
+    store_u32(at, entry);
+    at += 4;
+  }
+  for (const auto& code : parts.codes) {
+    if (!code.empty()) std::memcpy(at, code.data(), code.size());
+    at += code.size();
+  }
+}
+
+uint32_t delta_entry(const uint8_t* delta, uint64_t chunk) {
+  return load_u32(delta + COV_DELTA_HEADER_BYTES + 4 * chunk);
+}
+
+cov_status check_delta(uint64_t count, const uint8_t* delta, uint64_t delta_bytes,
+                       cov_delta_info* info, std::vector<uint64_t>* starts) {
+  if (cov_status status = cov_delta_read(delta, delta_bytes, info); status.code != COV_OK)
+    return status;
+  if (info->weight_count != count) {
+    return refuse(COV_DELTA_WRONG_COUNT, "a delta of %" PRIu64 " weights; there are %" PRIu64,
+                  info->weight_count, count);
+  }
+  uint64_t at = COV_DELTA_HEADER_BYTES + 4 * info->chunk_count;
+  if (delta_bytes < at)
+    return refuse(COV_DELTA_WRONG_SIZE, "the table of chunks is not all there");
+  for (uint64_t c = 0; c < info->chunk_count; ++c) {
+    starts->push_back(at);
+    at += delta_entry(delta, c) & ~kRaw;
+  }
+  if (at != delta_bytes) {
+    return refuse(COV_DELTA_WRONG_SIZE, "%" PRIu64 " bytes; the table of chunks says %" PRIu64,
+                  delta_bytes, at);
+  }
+  return cov_ok();
+}
+
+cov_status refuse_delta_base() {
+  return refuse(COV_DELTA_WRONG_BASE, "the delta was made from other weights");
+}
+
+cov_status refuse_delta_chunk(uint64_t chunk) {
+  return refuse(COV_DELTA_MALFORMED, "chunk %" PRIu64 " has no valid code", chunk);
+}
+
+cov_status refuse_delta_result() {
+  return refuse(COV_DELTA_WRONG_RESULT, "the delta leads to other weights than it names");
+}
+
+}  // namespace covenant::codec
+
 cov_status cov_delta_root(const uint16_t* weights, uint64_t count, int32_t threads,
                           uint8_t root[COV_HASH_BYTES]) {
-  if (cov_status status = check_weights(weights, count); status.code != COV_OK) return status;
+  if (cov_status status = covenant::codec::check_delta_weights(weights, count); status.code != COV_OK) return status;
   try {
     ThreadPool pool(threads_or_default(threads));
     return root_of(pool, weights, count, root);
@@ -172,8 +210,8 @@ cov_status cov_delta_root(const uint16_t* weights, uint64_t count, int32_t threa
 cov_status cov_delta_encode(const uint16_t* base, const uint16_t* next, uint64_t count,
                             int32_t threads, cov_bytes* delta) {
   *delta = {nullptr, 0};
-  if (cov_status status = check_weights(base, count); status.code != COV_OK) return status;
-  if (cov_status status = check_weights(next, count); status.code != COV_OK) return status;
+  if (cov_status status = covenant::codec::check_delta_weights(base, count); status.code != COV_OK) return status;
+  if (cov_status status = covenant::codec::check_delta_weights(next, count); status.code != COV_OK) return status;
   try {
     const cov_status status = encode(base, next, count, threads_or_default(threads), delta);
     if (status.code != COV_OK) cov_bytes_free(delta);
@@ -196,14 +234,14 @@ cov_status cov_delta_read(const uint8_t* delta, uint64_t delta_bytes, cov_delta_
     return refuse(COV_DELTA_WRONG_COUNT, "%" PRIu64 " of %" PRIu64 " weights change",
                   info->changed_count, info->weight_count);
   }
-  info->chunk_count = chunks_of(info->weight_count);
+  info->chunk_count = delta_chunks(info->weight_count);
   std::memcpy(info->base_root, delta + 20, COV_HASH_BYTES);
   std::memcpy(info->result_root, delta + 52, COV_HASH_BYTES);
   const uint64_t there =
       std::min(info->chunk_count, (delta_bytes - COV_DELTA_HEADER_BYTES) / 4);
   for (uint64_t c = 0; c < there; ++c) {
     if (!entry_valid(load_u32(delta + COV_DELTA_HEADER_BYTES + 4 * c),
-                     chunk_weights(info->weight_count, c)))
+                     delta_chunk_weights(info->weight_count, c)))
       return refuse(COV_DELTA_WRONG_SIZE, "chunk %" PRIu64 " is longer than its weights", c);
   }
   return cov_ok();
@@ -211,18 +249,14 @@ cov_status cov_delta_read(const uint8_t* delta, uint64_t delta_bytes, cov_delta_
 
 cov_status cov_delta_apply(const uint16_t* base, uint64_t count, const uint8_t* delta,
                            uint64_t delta_bytes, int32_t threads, uint16_t* next) {
-  if (cov_status status = check_weights(base, count); status.code != COV_OK) return status;
-  cov_delta_info info;
-  if (cov_status status = cov_delta_read(delta, delta_bytes, &info); status.code != COV_OK)
-    return status;
-  if (info.weight_count != count) {
-    return refuse(COV_DELTA_WRONG_COUNT, "a delta of %" PRIu64 " weights; there are %" PRIu64,
-                  info.weight_count, count);
-  }
-  if (delta_bytes < COV_DELTA_HEADER_BYTES + 4 * info.chunk_count)
-    return refuse(COV_DELTA_WRONG_SIZE, "the table of chunks is not all there");
+  if (cov_status status = covenant::codec::check_delta_weights(base, count); status.code != COV_OK) return status;
   try {
-    return apply(base, info, delta, delta_bytes, threads_or_default(threads), next);
+    cov_delta_info info;
+    std::vector<uint64_t> starts;
+    const cov_status status =
+        covenant::codec::check_delta(count, delta, delta_bytes, &info, &starts);
+    if (status.code != COV_OK) return status;
+    return apply(base, info, delta, starts, threads_or_default(threads), next);
   } catch (const std::bad_alloc&) {
     return cov_error(COV_OUT_OF_MEMORY, "no memory to apply the delta");
   }
@@ -232,9 +266,9 @@ cov_status cov_delta_apply_chunk(const uint16_t* base, uint64_t count, uint64_t 
                                  const uint8_t* code, uint64_t code_bytes, int32_t raw,
                                  uint16_t* next, uint64_t* changed) {
   *changed = 0;
-  if (chunk >= chunks_of(count))
+  if (chunk >= delta_chunks(count))
     return cov_error(COV_INVALID_ARGUMENT, "chunk %" PRIu64 " is beyond the weights", chunk);
-  const uint64_t weights = chunk_weights(count, chunk);
+  const uint64_t weights = delta_chunk_weights(count, chunk);
   const uint16_t* const from = base + chunk * COV_DELTA_CHUNK;
   uint16_t* const to = next + chunk * COV_DELTA_CHUNK;
   if (code_bytes == 0 && raw == 0) {
@@ -253,7 +287,7 @@ cov_status cov_delta_apply_chunk(const uint16_t* base, uint64_t count, uint64_t 
   }
   try {
     if (!covenant::codec::decode_delta_chunk(code, code_bytes, from, weights, to, changed))
-      return refuse(COV_DELTA_MALFORMED, "chunk %" PRIu64 " has no valid code", chunk);
+      return covenant::codec::refuse_delta_chunk(chunk);
     return cov_ok();
   } catch (const std::bad_alloc&) {
     return cov_error(COV_OUT_OF_MEMORY, "no memory to decode a chunk");

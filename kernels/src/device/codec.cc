@@ -1,4 +1,4 @@
-// Twins of the codecs of activations.
+// Twins of the codecs of activations and policy deltas.
 #include "covenant/device.h"
 #include "device/backend.h"
 #include "device/codec_table.h"
@@ -47,4 +47,20 @@ cov_status cov_device_projection_encode_backward(cov_device* device,
                                                  float* d_basis, float* d_table) {
   return backend()->codec->projection_encode_backward(device->handle, projection, d_z, x, tokens,
                                                       rows, d_x, d_basis, d_table);
+}
+
+cov_status cov_device_delta_root(cov_device* device, const uint16_t* weights, uint64_t count,
+                                 uint8_t root[COV_HASH_BYTES]) {
+  return backend()->codec->delta_root(device->handle, weights, count, root);
+}
+
+cov_status cov_device_delta_encode(cov_device* device, const uint16_t* base, const uint16_t* next,
+                                   uint64_t count, cov_bytes* delta) {
+  *delta = {nullptr, 0};
+  return backend()->codec->delta_encode(device->handle, base, next, count, delta);
+}
+
+cov_status cov_device_delta_apply(cov_device* device, const uint16_t* base, uint64_t count,
+                                  const uint8_t* delta, uint64_t delta_bytes, uint16_t* next) {
+  return backend()->codec->delta_apply(device->handle, base, count, delta, delta_bytes, next);
 }

@@ -23,6 +23,11 @@ struct CodecTable {
                                            const float* d_z, const float* x, const int32_t* tokens,
                                            int32_t rows, float* d_x, float* d_basis,
                                            float* d_table);
+  cov_status (*delta_root)(void* device, const uint16_t* weights, uint64_t count, uint8_t* root);
+  cov_status (*delta_encode)(void* device, const uint16_t* base, const uint16_t* next,
+                             uint64_t count, cov_bytes* delta);
+  cov_status (*delta_apply)(void* device, const uint16_t* base, uint64_t count,
+                            const uint8_t* delta, uint64_t delta_bytes, uint16_t* next);
 };
 
 }  // namespace covenant::device
