@@ -90,7 +90,7 @@ class Replay {
     Device& device = model_.device();
     const Layout& l = model_.layout();
     const auto count = static_cast<int64_t>(rows);
-    activations_.reserve(device, l, std::min(kRows, count), true);
+    activations_.reserve(device, l, std::min(kRows, count), true, true);
     const Arena::Scope scope(device.scratch());
     const auto put = [&](const int32_t* values, size_t length) {
       auto* const to = device.scratch().take<int32_t>(length);
