@@ -7,6 +7,7 @@
 #include "codec/table.h"
 #include "engine/table.cuh"
 #include "hash/state_root.h"
+#include "parallel/table.h"
 #include "rng/initial.h"
 #include "runtime/platform.h"
 #include "sparse/compress.h"
@@ -157,6 +158,7 @@ covenant_cuda_backend() {
       .version = covenant::device::kBackendVersion,
       .engine = &engine_table(),
       .codec = &codec_table(),
+      .parallel = &parallel_table(),
       .count = count_devices,
       .info = describe,
       .open = open,

@@ -62,10 +62,16 @@ void copy_async_wait(unsigned left);
 // Runs `kernel` once for each thread of each block.
 void run_grid(dim3 grid, dim3 block, size_t shared_bytes, const std::function<void()>& kernel);
 
+// Queues work on a cudaStream_t; null runs it at once. What is wrong is the next cudaGetLastError().
+// COVENANT_EMULATION_FAULT=device:count makes all launches on a device fail after `count` more.
+void launch_on(void* stream, std::function<void()> work);
+
 template <typename... Parameters, typename... Arguments>
-void launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared_bytes,
+void launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared_bytes, void* stream,
             Arguments... arguments) {
-  run_grid(grid, block, shared_bytes, [&] { kernel(static_cast<Parameters>(arguments)...); });
+  launch_on(stream, [=] {
+    run_grid(grid, block, shared_bytes, [&] { kernel(static_cast<Parameters>(arguments)...); });
+  });
 }
 
 }  // namespace covenant::emulation

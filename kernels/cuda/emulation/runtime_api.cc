@@ -1,37 +1,78 @@
-// The CUDA runtime of the emulation: one device whose memory is the host's.
-#include "emulation/emulation.h"
-
-#include <chrono>
+// The CUDA runtime of the emulation: devices whose memory is the host's.
 #include <cstdio>
 #include <cstdlib>
-#include <map>
-#include <mutex>
+#include <cstring>
+#include <new>
+#include <set>
+#include <string>
+#include <vector>
 
-struct covenant_emulated_event {
-  std::chrono::steady_clock::time_point at;
-};
+#include "emulation/emulation.h"
+#include "emulation/memory.h"
+#include "emulation/streams.h"
+
+using namespace covenant::emulation;
 
 namespace {
 
-constexpr size_t kDefaultBytes = size_t{8} << 30;
+using Lock = std::lock_guard<std::recursive_mutex>;
 
-std::mutex lock;
-std::map<void*, size_t> blocks;
-size_t used = 0;
+thread_local int current = 0;
+thread_local cudaError_t last_error = cudaSuccess;
+std::set<void*> pinned;
 
-size_t total_bytes() {
-  const char* const wanted = std::getenv("COVENANT_EMULATION_MEMORY_BYTES");
-  return wanted == nullptr ? kDefaultBytes : std::strtoull(wanted, nullptr, 10);
+bool known(int device) { return device >= 0 && device < device_count(); }
+
+int device_of(cudaStream_t stream) { return stream == nullptr ? current : stream->device; }
+
+// Work that touches memory of `device` only, or of all (-1).
+void queue(cudaStream_t stream, int device, std::function<void()> work) {
+  std::function<bool()> entry = [device, work = std::move(work)] {
+    open_memory(device);
+    work();
+    return true;
+  };
+  if (stream == nullptr)
+    entry();
+  else
+    queue_work(stream, std::move(entry));
 }
 
-// Memory of a GPU holds whatever was there before.
-void* noise(size_t bytes) {
-  void* const pointer = std::aligned_alloc(256, (bytes + 255) / 256 * 256);
-  if (pointer != nullptr) std::memset(pointer, 0xcd, bytes);
-  return pointer;
+// Whether a launch on `device` is to fail now (COVENANT_EMULATION_FAULT).
+bool faulty(int device) {
+  static std::string known_fault;
+  static long left = 0;
+  const char* const fault = std::getenv("COVENANT_EMULATION_FAULT");
+  if (fault == nullptr || *fault == '\0') {
+    known_fault.clear();
+    return false;
+  }
+  char* rest = nullptr;
+  const long wanted = std::strtol(fault, &rest, 10);
+  if (known_fault != fault) {
+    known_fault = fault;
+    left = *rest == ':' ? std::strtol(rest + 1, nullptr, 10) : 0;
+  }
+  return wanted == device && left-- <= 0;
 }
 
 }  // namespace
+
+namespace covenant::emulation {
+
+void launch_on(void* handle, std::function<void()> work) {
+  const Lock guard(runtime_lock());
+  auto* const stream = static_cast<cudaStream_t>(handle);
+  if (device_of(stream) != current) {
+    last_error = cudaErrorInvalidResourceHandle;
+  } else if (faulty(current)) {
+    last_error = cudaErrorLaunchFailure;
+  } else {
+    queue(stream, current, std::move(work));
+  }
+}
+
+}  // namespace covenant::emulation
 
 const char* cudaGetErrorString(cudaError_t error) {
   switch (error) {
@@ -39,22 +80,36 @@ const char* cudaGetErrorString(cudaError_t error) {
       return "no error";
     case cudaErrorMemoryAllocation:
       return "out of memory";
+    case cudaErrorInvalidDevice:
+      return "invalid device ordinal";
+    case cudaErrorInvalidResourceHandle:
+      return "invalid resource handle";
+    case cudaErrorLaunchFailure:
+      return "unspecified launch failure";
     default:
       return "invalid argument";
   }
 }
 
-cudaError_t cudaGetLastError() { return cudaSuccess; }
+cudaError_t cudaGetLastError() {
+  const cudaError_t error = last_error;
+  last_error = cudaSuccess;
+  return error;
+}
 
 cudaError_t cudaGetDeviceCount(int* count) {
-  *count = 1;
+  *count = device_count();
   return cudaSuccess;
 }
 
-cudaError_t cudaSetDevice(int index) { return index == 0 ? cudaSuccess : cudaErrorInvalidDevice; }
+cudaError_t cudaSetDevice(int index) {
+  if (!known(index)) return cudaErrorInvalidDevice;
+  current = index;
+  return cudaSuccess;
+}
 
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int index) {
-  if (index != 0) return cudaErrorInvalidDevice;
+  if (!known(index)) return cudaErrorInvalidDevice;
   *properties = {};
   std::snprintf(properties->name, sizeof properties->name, "CUDA emulated on the CPU");
   properties->totalGlobalMem = total_bytes();
@@ -63,77 +118,154 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int index) {
 }
 
 cudaError_t cudaMemGetInfo(size_t* free, size_t* total) {
-  const std::lock_guard<std::mutex> guard(lock);
+  const Lock guard(runtime_lock());
+  const size_t used = used_bytes(current);
   *total = total_bytes();
   *free = *total > used ? *total - used : 0;
   return cudaSuccess;
 }
 
 cudaError_t cudaMalloc(void** pointer, size_t bytes) {
-  const std::lock_guard<std::mutex> guard(lock);
-  *pointer = nullptr;
-  if (bytes == 0) return cudaSuccess;
-  if (bytes > total_bytes() || used > total_bytes() - bytes) return cudaErrorMemoryAllocation;
-  *pointer = noise(bytes);
-  if (*pointer == nullptr) return cudaErrorMemoryAllocation;
-  blocks[*pointer] = bytes;
-  used += bytes;
-  return cudaSuccess;
+  const Lock guard(runtime_lock());
+  *pointer = bytes == 0 ? nullptr : allocate(current, bytes);
+  return bytes > 0 && *pointer == nullptr ? cudaErrorMemoryAllocation : cudaSuccess;
 }
 
 cudaError_t cudaFree(void* pointer) {
   if (pointer == nullptr) return cudaSuccess;
-  const std::lock_guard<std::mutex> guard(lock);
-  const auto found = blocks.find(pointer);
-  if (found == blocks.end()) return cudaErrorInvalidValue;
-  used -= found->second;
-  blocks.erase(found);
-  std::free(pointer);
-  return cudaSuccess;
+  const Lock guard(runtime_lock());
+  const int device = owner(pointer, 0);
+  if (device < 0) return cudaErrorInvalidValue;
+  run_device(device);  // as on a GPU, freeing waits for the device
+  int freed = 0;
+  return release(pointer, &freed) ? cudaSuccess : cudaErrorInvalidValue;
 }
 
 cudaError_t cudaMallocHost(void** pointer, size_t bytes) {
-  *pointer = bytes == 0 ? nullptr : noise(bytes);
-  return bytes > 0 && *pointer == nullptr ? cudaErrorMemoryAllocation : cudaSuccess;
+  const Lock guard(runtime_lock());
+  *pointer = bytes == 0 ? nullptr : std::malloc(bytes);
+  if (*pointer == nullptr) return bytes > 0 ? cudaErrorMemoryAllocation : cudaSuccess;
+  std::memset(*pointer, 0xcd, bytes);
+  pinned.insert(*pointer);
+  return cudaSuccess;
 }
 
 cudaError_t cudaFreeHost(void* pointer) {
+  const Lock guard(runtime_lock());
+  pinned.erase(pointer);
   std::free(pointer);
   return cudaSuccess;
 }
 
-cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind,
-                            cudaStream_t) {
-  if (bytes > 0) std::memmove(to, from, bytes);
+cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind kind,
+                            cudaStream_t stream) {
+  if (bytes == 0) return cudaSuccess;
+  const Lock guard(runtime_lock());
+  const int device = device_of(stream);
+  if (kind != cudaMemcpyDeviceToHost && owner(to, bytes) != device) return cudaErrorInvalidValue;
+  if (kind != cudaMemcpyHostToDevice && owner(from, bytes) != device) return cudaErrorInvalidValue;
+  if (kind == cudaMemcpyHostToDevice && pinned.count(const_cast<void*>(from)) == 0) {
+    // Pageable memory is read before the call returns.
+    const auto* const first = static_cast<const char*>(from);
+    queue(stream, device, [to, bytes, data = std::vector<char>(first, first + bytes)] {
+      std::memcpy(to, data.data(), bytes);
+    });
+    return cudaSuccess;
+  }
+  queue(stream, device, [=] { std::memmove(to, from, bytes); });
+  // Pageable memory has been written when the call returns.
+  if (kind == cudaMemcpyDeviceToHost && pinned.count(to) == 0 && stream != nullptr) run_stream(stream);
   return cudaSuccess;
 }
 
-cudaError_t cudaMemsetAsync(void* to, int value, size_t bytes, cudaStream_t) {
-  if (bytes > 0) std::memset(to, value, bytes);
+cudaError_t cudaMemcpyPeerAsync(void* to, int to_device, const void* from, int from_device,
+                                size_t bytes, cudaStream_t stream) {
+  if (!known(to_device) || !known(from_device)) return cudaErrorInvalidDevice;
+  if (bytes == 0) return cudaSuccess;
+  const Lock guard(runtime_lock());
+  if (owner(to, bytes) != to_device || owner(from, bytes) != from_device) return cudaErrorInvalidValue;
+  queue(stream, -1, [=] { std::memmove(to, from, bytes); });
+  return cudaSuccess;
+}
+
+cudaError_t cudaDeviceCanAccessPeer(int* can, int device, int peer) {
+  if (!known(device) || !known(peer)) return cudaErrorInvalidDevice;
+  *can = device != peer;
+  return cudaSuccess;
+}
+
+cudaError_t cudaDeviceEnablePeerAccess(int peer, unsigned) {
+  return known(peer) && peer != current ? cudaSuccess : cudaErrorInvalidDevice;
+}
+
+cudaError_t cudaMemsetAsync(void* to, int value, size_t bytes, cudaStream_t stream) {
+  if (bytes == 0) return cudaSuccess;
+  const Lock guard(runtime_lock());
+  if (owner(to, bytes) != device_of(stream)) return cudaErrorInvalidValue;
+  queue(stream, device_of(stream), [=] { std::memset(to, value, bytes); });
   return cudaSuccess;
 }
 
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
-  *stream = nullptr;
+  const Lock guard(runtime_lock());
+  *stream = new (std::nothrow) covenant_emulated_stream;
+  if (*stream == nullptr) return cudaErrorMemoryAllocation;
+  (*stream)->device = current;
+  add_stream(*stream);
   return cudaSuccess;
 }
-cudaError_t cudaStreamDestroy(cudaStream_t) { return cudaSuccess; }
-cudaError_t cudaStreamSynchronize(cudaStream_t) { return cudaSuccess; }
+
+cudaError_t cudaStreamDestroy(cudaStream_t stream) {
+  const Lock guard(runtime_lock());
+  if (stream != nullptr) remove_stream(stream);
+  delete stream;
+  return cudaSuccess;
+}
+
+cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
+  const Lock guard(runtime_lock());
+  if (stream != nullptr) run_stream(stream);
+  return cudaSuccess;
+}
+
+cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned) {
+  const Lock guard(runtime_lock());
+  const auto wait = [state = event->state, wanted = event->state->recorded] {
+    return state->reached >= wanted;
+  };
+  if (stream != nullptr) queue_work(stream, wait);
+  return cudaSuccess;
+}
 
 cudaError_t cudaEventCreate(cudaEvent_t* event) {
   *event = new (std::nothrow) covenant_emulated_event;
   return *event == nullptr ? cudaErrorMemoryAllocation : cudaSuccess;
 }
+
+cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned) { return cudaEventCreate(event); }
+
 cudaError_t cudaEventDestroy(cudaEvent_t event) {
   delete event;
   return cudaSuccess;
 }
-cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t) {
-  event->at = std::chrono::steady_clock::now();
+
+cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
+  const Lock guard(runtime_lock());
+  queue(stream, device_of(stream), [state = event->state, number = ++event->state->recorded] {
+    state->reached = number;
+    state->at = std::chrono::steady_clock::now();
+  });
   return cudaSuccess;
 }
-cudaError_t cudaEventSynchronize(cudaEvent_t) { return cudaSuccess; }
+
+cudaError_t cudaEventSynchronize(cudaEvent_t event) {
+  const Lock guard(runtime_lock());
+  if (event->state->reached == event->state->recorded) return cudaSuccess;
+  for (int device = 0; device < device_count(); ++device) run_device(device);
+  return cudaSuccess;
+}
+
 cudaError_t cudaEventElapsedTime(float* milliseconds, cudaEvent_t start, cudaEvent_t end) {
-  *milliseconds = std::chrono::duration<float, std::milli>(end->at - start->at).count();
+  *milliseconds = std::chrono::duration<float, std::milli>(end->state->at - start->state->at).count();
   return cudaSuccess;
 }

@@ -1,5 +1,12 @@
-// The calls of the CUDA runtime that runtime/device.cu makes, over ordinary memory. Part of
-// emulation.h.
+// The calls of the CUDA runtime that the library makes, over ordinary memory. Part of emulation.h.
+//
+// COVENANT_EMULATED_DEVICES says how many devices there are (default 1). With several, each has memory of
+// its own: a kernel that touches memory of another device ends the program, a copy that does so without
+// saying it (cudaMemcpyPeerAsync) is refused.
+//
+// With COVENANT_EMULATION_ORDER=ascending, or without it, work runs when it is queued. With reverse a
+// stream runs only when somebody waits for it, and only as far as that takes; with shuffle streams take
+// turns at random. What forgets to wait for an event then shows.
 #pragma once
 
 #include <cstddef>
@@ -12,12 +19,16 @@ enum cudaError_t {
   cudaErrorInsufficientDriver = 35,
   cudaErrorNoDevice = 100,
   cudaErrorInvalidDevice = 101,
+  cudaErrorInvalidResourceHandle = 400,
+  cudaErrorPeerAccessAlreadyEnabled = 704,
+  cudaErrorLaunchFailure = 719,
 };
 enum cudaMemcpyKind { cudaMemcpyHostToDevice, cudaMemcpyDeviceToHost, cudaMemcpyDeviceToDevice };
 enum { cudaStreamNonBlocking = 1 };
+enum { cudaEventDisableTiming = 2 };
 enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize = 8 };
 
-using cudaStream_t = void*;
+using cudaStream_t = struct covenant_emulated_stream*;
 using cudaEvent_t = struct covenant_emulated_event*;
 
 struct cudaDeviceProp {
@@ -34,19 +45,25 @@ cudaError_t cudaGetDeviceCount(int* count);
 cudaError_t cudaSetDevice(int index);
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int index);
 cudaError_t cudaMemGetInfo(size_t* free, size_t* total);
-// Memory of the emulated device is filled with noise. COVENANT_EMULATION_MEMORY_BYTES says how much
-// there is (default 8 GiB).
+// Memory of an emulated device is filled with noise. COVENANT_EMULATION_MEMORY_BYTES says how much
+// each has (default 8 GiB).
 cudaError_t cudaMalloc(void** pointer, size_t bytes);
 cudaError_t cudaFree(void* pointer);
 cudaError_t cudaMallocHost(void** pointer, size_t bytes);
 cudaError_t cudaFreeHost(void* pointer);
 cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind kind,
                             cudaStream_t stream);
+cudaError_t cudaMemcpyPeerAsync(void* to, int to_device, const void* from, int from_device,
+                                size_t bytes, cudaStream_t stream);
+cudaError_t cudaDeviceCanAccessPeer(int* can, int device, int peer);
+cudaError_t cudaDeviceEnablePeerAccess(int peer, unsigned flags);
 cudaError_t cudaMemsetAsync(void* to, int value, size_t bytes, cudaStream_t stream);
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned flags);
 cudaError_t cudaStreamDestroy(cudaStream_t stream);
 cudaError_t cudaStreamSynchronize(cudaStream_t stream);
+cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned flags);
 cudaError_t cudaEventCreate(cudaEvent_t* event);
+cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned flags);
 cudaError_t cudaEventDestroy(cudaEvent_t event);
 cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream);
 cudaError_t cudaEventSynchronize(cudaEvent_t event);

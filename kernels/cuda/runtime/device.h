@@ -41,6 +41,7 @@ class Device {
 
   // Makes it the current device of the calling thread; every call of the API starts with it.
   void activate() const;
+  int32_t index() const { return index_; }
   Stream stream() const { return stream_; }
   Arena& scratch() { return *scratch_; }
   int32_t multiprocessors() const { return multiprocessors_; }

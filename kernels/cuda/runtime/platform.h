@@ -28,8 +28,9 @@
 
 #define COVENANT_LAUNCH(kernel, grid, block, shared_bytes, stream, ...)                   \
   do {                                                                                    \
-    (void)(stream);                                                                       \
-    ::covenant::emulation::launch((kernel), (grid), (block), (shared_bytes), __VA_ARGS__); \
+    ::covenant::emulation::launch((kernel), (grid), (block), (shared_bytes),              \
+                                  (stream).handle, __VA_ARGS__);                          \
+    ::covenant::cuda::check_launch(#kernel);                                              \
   } while (0)
 
 #define COVENANT_DYNAMIC_SHARED(type, name) \

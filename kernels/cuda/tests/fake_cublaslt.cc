@@ -1,10 +1,13 @@
-// The calls of cuBLASLt that the engine makes, over ordinary memory: matrices are columns `ld` apart, and
-// every argument is checked. COVENANT_FAKE_CUBLASLT_VERSION says which version it claims to be.
+// The calls of cuBLASLt that the engine makes, over emulated streams and memory: matrices are columns `ld`
+// apart, and every argument is checked. COVENANT_FAKE_CUBLASLT_VERSION says which version it claims to be.
 #include <bit>
 #include <cmath>
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
+
+#include "emulation/memory.h"
+#include "emulation/streams.h"
 
 namespace {
 
@@ -53,6 +56,25 @@ bool fits(const Desc& d, const Layout& a, const Layout& b, const Layout& c, uint
   size[2] = d.left != 0 ? a.rows : a.columns;
   return (d.right != 0 ? b.columns : b.rows) == size[2] && c.rows == size[0] && c.columns == size[1] &&
          d.compute == 68 && d.scale == 0 && a.type == 14 && b.type == 14;
+}
+
+struct Product {
+  Desc desc;
+  Layout a, b, c, d;
+  float alpha, beta;
+};
+
+void multiply(const Product& p, const void* a, const void* b, const void* c, void* d) {
+  const uint64_t terms = p.desc.left != 0 ? p.a.rows : p.a.columns;
+  for (uint64_t i = 0; i < p.d.rows; ++i) {
+    for (uint64_t j = 0; j < p.d.columns; ++j) {
+      float sum = 0.0f;
+      for (uint64_t k = 0; k < terms; ++k)
+        sum = std::fma(p.desc.left != 0 ? value(a, p.a, k, i) : value(a, p.a, i, k),
+                       p.desc.right != 0 ? value(b, p.b, j, k) : value(b, p.b, k, j), sum);
+      put(d, p.d, i, j, p.alpha * sum + (p.beta == 0.0f ? 0.0f : p.beta * value(c, p.c, i, j)));
+    }
+  }
 }
 
 }  // namespace
@@ -105,25 +127,22 @@ int cublasLtMatmulAlgoGetHeuristic(void* handle, void* desc, void* a, void* b, v
 int cublasLtMatmul(void* handle, void* desc, const void* alpha, const void* a, void* a_layout,
                    const void* b, void* b_layout, const void* beta, const void* c, void* c_layout,
                    void* d, void* d_layout, const uint64_t* algorithm, void* workspace, size_t bytes,
-                   void*) {
-  const Desc& product = *static_cast<Desc*>(desc);
-  const Layout &la = *static_cast<Layout*>(a_layout), &lb = *static_cast<Layout*>(b_layout);
-  const Layout &lc = *static_cast<Layout*>(c_layout), &ld = *static_cast<Layout*>(d_layout);
+                   void* stream) {
+  const Product product = {*static_cast<Desc*>(desc),       *static_cast<Layout*>(a_layout),
+                           *static_cast<Layout*>(b_layout), *static_cast<Layout*>(c_layout),
+                           *static_cast<Layout*>(d_layout), *static_cast<const float*>(alpha),
+                           *static_cast<const float*>(beta)};
   uint64_t size[3];
-  if (*static_cast<int*>(handle) != 41 || !fits(product, la, lb, ld, size) ||
-      std::memcmp(algorithm, size, sizeof size) != 0 || workspace == nullptr)
+  if (*static_cast<int*>(handle) != 41 || !fits(product.desc, product.a, product.b, product.d, size) ||
+      std::memcmp(algorithm, size, sizeof size) != 0 || workspace == nullptr || stream == nullptr)
     return kInvalid;
-  std::memset(workspace, 0x5a, bytes);  // all of it may be used
-  const float scale = *static_cast<const float*>(alpha), keep = *static_cast<const float*>(beta);
-  for (uint64_t i = 0; i < size[0]; ++i) {
-    for (uint64_t j = 0; j < size[1]; ++j) {
-      float sum = 0.0f;
-      for (uint64_t k = 0; k < size[2]; ++k)
-        sum = std::fma(product.left != 0 ? value(a, la, k, i) : value(a, la, i, k),
-                       product.right != 0 ? value(b, lb, j, k) : value(b, lb, k, j), sum);
-      put(d, ld, i, j, scale * sum + (keep == 0.0f ? 0.0f : keep * value(c, lc, i, j)));
-    }
-  }
+  auto* const queue = static_cast<covenant_emulated_stream*>(stream);
+  covenant::emulation::queue_together({{queue, [=] {
+    covenant::emulation::open_memory(queue->device);
+    std::memset(workspace, 0x5a, bytes);  // all of it may be used
+    multiply(product, a, b, c, d);
+    return true;
+  }}});
   ++products;
   return 0;
 }

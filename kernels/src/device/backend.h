@@ -10,16 +10,18 @@
 namespace covenant::device {
 
 // Counts up with every change of the tables below.
-constexpr uint32_t kBackendVersion = 9;
+constexpr uint32_t kBackendVersion = 10;
 constexpr const char* kBackendSymbol = "covenant_cuda_backend";
 
-struct CodecTable;   // codec_table.h
-struct EngineTable;  // engine_table.h
+struct CodecTable;     // codec_table.h
+struct EngineTable;    // engine_table.h
+struct ParallelTable;  // parallel_table.h
 
 struct Backend {
   uint32_t version;
   const EngineTable* engine;
   const CodecTable* codec;
+  const ParallelTable* parallel;
 
   // The number of devices, or a status whose message is the sentence of cov_device_report.
   cov_status (*count)(int32_t* count);

@@ -1,11 +1,10 @@
 // The engine on a device: checks of arguments, then the backend's functions.
-#include <cmath>
 #include <new>
 
 #include "covenant/device_model.h"
 #include "device/backend.h"
+#include "device/checks.h"
 #include "device/engine_table.h"
-#include "engine/optimizer.h"
 #include "generate/generator.h"
 #include "generate/replay.h"
 
@@ -16,46 +15,11 @@ struct cov_device_model {
   uint64_t parameters;
 };
 
+using namespace covenant::device;
+
 namespace {
 
-cov_status check_batch(const cov_device_model* model, const cov_batch* batch) {
-  if (model == nullptr || batch == nullptr || batch->tokens == nullptr || batch->targets == nullptr)
-    return cov_error(COV_INVALID_ARGUMENT, "model, batch, tokens and targets must be given");
-  if (batch->sequences < 1 || batch->sequence_length < 1 || batch->sequences > (1 << 24))
-    return cov_error(COV_INVALID_ARGUMENT, "a batch needs 1 or more sequences and tokens");
-  if (batch->sequence_length > model->shape.max_positions)
-    return cov_error(COV_OUT_OF_RANGE, "sequence_length %d exceeds max_positions %d",
-                     batch->sequence_length, model->shape.max_positions);
-  const int64_t count = int64_t{batch->sequences} * batch->sequence_length;
-  return covenant::guarded([&] {
-    covenant::check_tokens(model->shape, batch->tokens, count, "token");
-    for (int64_t i = 0; i < count; ++i)
-      if (batch->targets[i] < -1 || batch->targets[i] >= model->shape.vocab_size)
-        return cov_error(COV_OUT_OF_RANGE, "target %lld is %d, the vocabulary has %d",
-                         static_cast<long long>(i), batch->targets[i], model->shape.vocab_size);
-    return cov_ok();
-  });
-}
-
-cov_status check_range(const cov_device_model* model, int32_t which, uint64_t offset, uint64_t count,
-                       const float* values) {
-  if (model == nullptr || (values == nullptr && count > 0) || which < COV_PARAMETERS ||
-      which > COV_SECOND_MOMENT)
-    return cov_error(COV_INVALID_ARGUMENT, "unknown buffer or null pointer");
-  if (offset > model->parameters || count > model->parameters - offset)
-    return cov_error(COV_OUT_OF_RANGE, "%llu floats from %llu pass the end of the buffer (%llu)",
-                     static_cast<unsigned long long>(count),
-                     static_cast<unsigned long long>(offset),
-                     static_cast<unsigned long long>(model->parameters));
-  return cov_ok();
-}
-
-cov_status check_options(const cov_adamw_options* options) {
-  return covenant::guarded([&] {
-    covenant::check_optimizer(options);
-    return cov_ok();
-  });
-}
+cov_status no_model() { return cov_error(COV_INVALID_ARGUMENT, "model is null"); }
 
 }  // namespace
 
@@ -90,14 +54,16 @@ void cov_device_model_release(cov_device_model* model) {
 
 cov_status cov_device_model_read(cov_device_model* model, int32_t which, uint64_t offset,
                                  uint64_t count, float* values) {
-  const cov_status status = check_range(model, which, offset, count, values);
+  if (model == nullptr) return no_model();
+  const cov_status status = check_range(model->parameters, which, offset, count, values);
   if (status.code != COV_OK) return status;
   return model->table->read(model->handle, which, offset, count, values);
 }
 
 cov_status cov_device_model_write(cov_device_model* model, int32_t which, uint64_t offset,
                                   uint64_t count, const float* values) {
-  const cov_status status = check_range(model, which, offset, count, values);
+  if (model == nullptr) return no_model();
+  const cov_status status = check_range(model->parameters, which, offset, count, values);
   if (status.code != COV_OK) return status;
   return model->table->write(model->handle, which, offset, count, values);
 }
@@ -116,30 +82,25 @@ cov_status cov_device_model_set_step_count(cov_device_model* model, int64_t coun
 cov_status cov_device_model_forward(cov_device_model* model, const cov_batch* batch,
                                     const cov_device_forward_options* options,
                                     const cov_device_forward_output* output) {
-  if (const cov_status status = check_batch(model, batch); status.code != COV_OK) return status;
-  if (options == nullptr || output == nullptr)
-    return cov_error(COV_INVALID_ARGUMENT, "options and output must be given");
-  const float t = options->temperature;
-  if (t != 0.0f && !(t >= 1e-4f && t <= 1e4f))
-    return cov_error(COV_INVALID_ARGUMENT, "temperature must be in [1e-4, 1e4]");
+  if (model == nullptr) return no_model();
+  cov_status status = check_batch(model->shape, batch);
+  if (status.code == COV_OK) status = check_forward(options, output);
+  if (status.code != COV_OK) return status;
   return model->table->forward(model->handle, batch, options, output);
 }
 
 cov_status cov_device_model_backward(cov_device_model* model, const float* coefficients,
                                      uint64_t count) {
-  if (model == nullptr || coefficients == nullptr)
-    return cov_error(COV_INVALID_ARGUMENT, "model and coefficients must be given");
-  for (uint64_t i = 0; i < count; ++i)
-    if (!std::isfinite(coefficients[i]))
-      return cov_error(COV_NON_FINITE, "coefficient %llu is not finite",
-                       static_cast<unsigned long long>(i));
+  if (model == nullptr) return no_model();
+  const cov_status status = check_coefficients(coefficients, count);
+  if (status.code != COV_OK) return status;
   return model->table->backward(model->handle, coefficients, count);
 }
 
 cov_status cov_device_model_optimizer_step(cov_device_model* model, const cov_adamw_options* options,
                                            float* gradient_norm) {
-  if (model == nullptr) return cov_error(COV_INVALID_ARGUMENT, "model is null");
-  cov_status status = check_options(options);
+  if (model == nullptr) return no_model();
+  cov_status status = check_adamw(options);
   if (status.code != COV_OK) return status;
   double norm = 0.0;
   status = model->table->optimizer_step(model->handle, options, &norm);
@@ -150,8 +111,9 @@ cov_status cov_device_model_optimizer_step(cov_device_model* model, const cov_ad
 cov_status cov_device_model_train_step(cov_device_model* model, const cov_batch* batch,
                                        const cov_adamw_options* options, double* loss,
                                        float* gradient_norm) {
-  cov_status status = check_batch(model, batch);
-  if (status.code == COV_OK) status = check_options(options);
+  if (model == nullptr) return no_model();
+  cov_status status = check_batch(model->shape, batch);
+  if (status.code == COV_OK) status = check_adamw(options);
   if (status.code != COV_OK) return status;
   double mean = 0.0, norm = 0.0;
   status = model->table->train_step(model->handle, batch, options, &mean, &norm);

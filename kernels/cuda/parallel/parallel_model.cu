@@ -1,0 +1,306 @@
+#include "parallel/parallel_model.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "parallel/split.h"
+
+namespace covenant::cuda {
+
+ParallelModel::ParallelModel(const int32_t* devices, int32_t count, const cov_model_shape& shape,
+                             const cov_parallel_options& options)
+    : parameters_(cov_parameter_count(&shape)), stages_(static_cast<size_t>(options.stages)) {
+  for (int32_t at = 0; at < count; at += options.stages)
+    replicas_.push_back(std::make_unique<Pipeline>(devices + at, options.stages,
+                                                   options.memory_limit_bytes, shape,
+                                                   static_cast<Compute>(options.compute)));
+  connect_devices(options.collectives);
+}
+
+ParallelModel::~ParallelModel() {
+  // Nothing may run on any of the devices when the first of them goes.
+  (void)guard([&] { finish(); });
+}
+
+void ParallelModel::connect_devices(int32_t collectives) {
+  std::string found;
+  const bool nccl = collectives == COV_COLLECTIVES_NCCL && nccl_available(&found);
+  const auto make = [&](const std::vector<Member>& members) {
+    return nccl ? make_nccl(members) : make_ordered(members);
+  };
+  for (const auto& replica : replicas_)
+    if (stages_ > 1) replica->set_communicator(make(replica->members()));
+  for (size_t s = 0; s < stages_ && replicas_.size() > 1; ++s) {
+    std::vector<Member> ring;
+    for (const auto& replica : replicas_) ring.push_back(replica->members()[s]);
+    rings_.push_back(make(ring));
+  }
+  const auto several = [](size_t count, const char* what) {
+    return std::to_string(count) + " " + what + (count == 1 ? "" : "s");
+  };
+  report_ = several(replicas_.size(), "replica") + " of " + several(stages_, "stage") + ", " +
+            (nccl ? found : "sums in the order of the devices");
+  if (!nccl && !found.empty()) report_ += "; NCCL is not used: " + found;
+}
+
+void ParallelModel::require_open() const {
+  if (!closed_.empty())
+    raise(COV_FAILED_PRECONDITION, "the model is closed since a call failed: %s", closed_.c_str());
+}
+
+// Runs a call. After a failure the devices are brought to rest and, when the call has changed them, gradients
+// are cleared; where that does not work, or parameters were being written, the model is closed.
+template <typename Body>
+void ParallelModel::attempt(bool clears, const Body& body) {
+  require_open();
+  const cov_status status = guard(body);
+  if (status.code == COV_OK) return;
+  const cov_status rest = guard([&] {
+    finish();
+    // A pass that was too large leaves nothing behind for the next one to trip over.
+    for (const auto& replica : replicas_) replica->drop_memory();
+    kept_positions_ = 0;
+    if (clears) clear_gradients();
+  });
+  if (stepping_ || rest.code != COV_OK) closed_ = status.message;
+  throw Failure{status};
+}
+
+void ParallelModel::finish() {
+  for (const auto& replica : replicas_)
+    for (const auto& stage : replica->stages()) {
+      stage->device.activate();
+      stage->side.finish();
+      stage->device.finish();
+    }
+}
+
+void ParallelModel::clear_gradients() {
+  for (const auto& replica : replicas_)
+    for (const auto& stage : replica->stages()) {
+      stage->device.activate();
+      stage->model.clear_gradients();
+      stage->device.finish();
+    }
+}
+
+void ParallelModel::read(int32_t replica, cov_buffer which, uint64_t offset, uint64_t count,
+                         float* values) {
+  attempt(false, [&] {
+    if (replica < 0 && which == COV_GRADIENTS && replicas_.size() > 1) {
+      all_reduce_gradients();
+      // The sum stays on one replica, so that what is added later is added once.
+      for (size_t r = 1; r < replicas_.size(); ++r)
+        for (const auto& stage : replicas_[r]->stages()) {
+          stage->device.activate();
+          stage->model.clear_gradients();
+        }
+    }
+    for (const auto& stage : replicas_[static_cast<size_t>(std::max(replica, 0))]->stages()) {
+      stage->device.activate();
+      const float* const from = stage->model.state(which);
+      for (const Slice::Part& part : overlap(stage->model.slice(), offset, count))
+        stage->device.download(values + (part.global - offset), from + part.local,
+                               part.count * sizeof(float));
+      stage->device.finish();
+    }
+  });
+}
+
+void ParallelModel::write(cov_buffer which, uint64_t offset, uint64_t count, const float* values) {
+  attempt(false, [&] {
+    for (size_t r = 0; r < replicas_.size(); ++r) {
+      for (const auto& stage : replicas_[r]->stages()) {
+        stage->device.activate();
+        float* const to = stage->model.state(which);
+        for (const Slice::Part& part : overlap(stage->model.slice(), offset, count)) {
+          // Gradients are summed over replicas: the others add nothing.
+          if (which == COV_GRADIENTS && r > 0)
+            stage->device.fill_zero(to + part.local, part.count * sizeof(float));
+          else
+            stage->device.upload(to + part.local, values + (part.global - offset),
+                                 part.count * sizeof(float));
+        }
+        stage->device.finish();
+        if (which == COV_PARAMETERS) stage->model.touch();
+      }
+    }
+  });
+}
+
+// Each replica gets its share of the sequences.
+void ParallelModel::load(const cov_batch& batch, Pass pass) {
+  const int64_t sequences = batch.sequences, count = static_cast<int64_t>(replicas_.size());
+  for (int64_t r = 0; r < count; ++r) {
+    const int64_t first = sequences * r / count, after = sequences * (r + 1) / count;
+    replicas_[static_cast<size_t>(r)]->load(batch, first, after - first, pass);
+  }
+}
+
+void ParallelModel::run(Pass pass, float inverse_temperature, const float* coefficients,
+                        float constant) {
+  for (const auto& replica : replicas_)
+    replica->start(pass, inverse_temperature, coefficients, constant);
+  // In turn, so that no device waits for the queue of another one.
+  std::vector<Pipeline*> busy;
+  for (const auto& replica : replicas_) busy.push_back(replica.get());
+  while (!busy.empty()) {
+    const auto complete = [](Pipeline* replica) { return !replica->advance(); };
+    busy.erase(std::remove_if(busy.begin(), busy.end(), complete), busy.end());
+  }
+}
+
+void ParallelModel::collect(float* log_probs, float* entropy) {
+  for (const auto& replica : replicas_) replica->collect(log_probs, entropy);
+}
+
+void ParallelModel::forward(const cov_batch& batch, const cov_device_forward_options& options,
+                            const cov_device_forward_output& output) {
+  const int64_t count = int64_t{batch.sequences} * batch.sequence_length;
+  const float inverse = 1.0f / (options.temperature == 0.0f ? 1.0f : options.temperature);
+  const Pass pass = options.keep_activations ? Pass::kKeepingForward : Pass::kForward;
+  kept_positions_ = 0;
+  if (output.log_probs != nullptr) std::fill_n(output.log_probs, count, 0.0f);
+  if (output.entropy != nullptr) std::fill_n(output.entropy, count, 0.0f);
+  attempt(false, [&] {
+    load(batch, pass);
+    run(pass, inverse, nullptr, 0.0f);
+    collect(output.log_probs, output.entropy);
+  });
+  if (!options.keep_activations) return;
+  kept_positions_ = static_cast<uint64_t>(count);
+  kept_inverse_temperature_ = inverse;
+}
+
+void ParallelModel::backward(const float* coefficients, uint64_t count) {
+  require_open();
+  if (kept_positions_ == 0)
+    raise(COV_FAILED_PRECONDITION, "backward needs a forward with keep_activations");
+  if (count != kept_positions_)
+    raise(COV_INVALID_ARGUMENT, "%llu coefficients given, the kept forward has %llu",
+          static_cast<unsigned long long>(count), static_cast<unsigned long long>(kept_positions_));
+  kept_positions_ = 0;
+  attempt(true, [&] {
+    run(Pass::kBackward, kept_inverse_temperature_, coefficients, 0.0f);
+    collect(nullptr, nullptr);
+    for (const auto& replica : replicas_) replica->drop_kept();
+  });
+}
+
+void ParallelModel::all_reduce_gradients() {
+  for (size_t s = 0; s < rings_.size(); ++s) {
+    for (const Slice::Part& part : replicas_[0]->stages()[s]->model.slice().parts) {
+      std::vector<float*> buffers;
+      for (const auto& replica : replicas_) {
+        Stage& stage = *replica->stages()[s];
+        stage.device.activate();
+        buffers.push_back(stage.model.state(COV_GRADIENTS) + part.local);
+      }
+      rings_[s]->all_reduce(buffers, part.count);
+    }
+  }
+}
+
+// A chunk whose gradients lie on several stages is put together on the last of them, before its own part,
+// so that its sum is that of a single device.
+void ParallelModel::gather_chunks() {
+  std::vector<std::unique_ptr<Stage>>& stages = replicas_[0]->stages();
+  for (const auto& stage : stages) {
+    stage->device.activate();
+    stage->device.finish();
+  }
+  for (const auto& to : stages) {
+    to->device.activate();
+    for (const Slice::Part& part : to->model.slice().parts) {
+      const uint64_t before = part.global % kAdamwChunk;
+      for (const auto& from : stages)
+        for (const Slice::Part& piece : overlap(from->model.slice(), part.global - before, before))
+          copy_peer(to->device.stream(), to->device,
+                    to->model.state(COV_GRADIENTS) + part.local - (part.global - piece.global),
+                    from->device, from->model.state(COV_GRADIENTS) + piece.local,
+                    piece.count * sizeof(float));
+    }
+  }
+}
+
+// Of replica 0, whose gradients are those of all.
+double ParallelModel::norm() {
+  if (stages_ > 1) gather_chunks();
+  std::vector<double> sums((parameters_ + kAdamwChunk - 1) / kAdamwChunk);
+  std::vector<uint64_t> ends(sums.size(), 0);
+  for (const auto& stage : replicas_[0]->stages()) {
+    stage->device.activate();
+    const std::vector<double> local = stage->model.gradient_sums();
+    for (const Slice::Part& part : stage->model.slice().parts) {
+      const uint64_t first = part.global / kAdamwChunk, shift = part.local / kAdamwChunk - first;
+      const uint64_t last = (part.global + part.count - 1) / kAdamwChunk;
+      for (uint64_t chunk = first; chunk <= last; ++chunk) {
+        // The part that reaches furthest has the whole chunk.
+        const uint64_t end = part.global + part.count;
+        if (end < ends[chunk]) continue;
+        ends[chunk] = end;
+        sums[chunk] = local[chunk + shift];
+      }
+    }
+  }
+  double total = 0.0;
+  for (const double sum : sums) total += sum;
+  return std::sqrt(total);
+}
+
+// From the gradients of all replicas.
+double ParallelModel::step(const cov_adamw_options& options) {
+  all_reduce_gradients();
+  const double found = norm();
+  if (!std::isfinite(found))
+    raise(COV_NON_FINITE, "the gradient norm is not finite; no step was made");
+  finish();
+  stepping_ = true;
+  for (const auto& replica : replicas_)
+    for (const auto& stage : replica->stages()) {
+      stage->device.activate();
+      stage->model.step_count = step_count;
+      stage->model.apply_gradients(options, found);
+    }
+  finish();
+  stepping_ = false;
+  ++step_count;
+  return found;
+}
+
+double ParallelModel::optimizer_step(const cov_adamw_options& options) {
+  double found = 0.0;
+  kept_positions_ = 0;
+  attempt(true, [&] {
+    for (const auto& replica : replicas_) {
+      replica->drop_kept();
+      for (const auto& stage : replica->stages()) {
+        stage->device.activate();
+        stage->model.prepare_step();
+      }
+    }
+    found = step(options);
+  });
+  return found;
+}
+
+void ParallelModel::train_step(const cov_batch& batch, const cov_adamw_options& options,
+                               double* loss, double* norm) {
+  const int64_t count = int64_t{batch.sequences} * batch.sequence_length;
+  const int64_t scored = std::count_if(batch.targets, batch.targets + count,
+                                       [](int32_t target) { return target >= 0; });
+  if (scored == 0) raise(COV_INVALID_ARGUMENT, "no position of the batch is scored");
+  kept_positions_ = 0;
+  std::vector<float> log_probs(static_cast<size_t>(count), 0.0f);
+  attempt(true, [&] {
+    load(batch, Pass::kTrain);
+    run(Pass::kTrain, 1.0f, nullptr, static_cast<float>(-1.0 / static_cast<double>(scored)));
+    collect(log_probs.data(), nullptr);
+    *norm = step(options);
+  });
+  double sum = 0.0;
+  for (const float log_prob : log_probs) sum -= static_cast<double>(log_prob);
+  *loss = sum / static_cast<double>(scored);
+}
+
+}  // namespace covenant::cuda

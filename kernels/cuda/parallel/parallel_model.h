@@ -1,0 +1,60 @@
+// Replicas of a pipeline, and the step they make together (covenant/parallel.h).
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "covenant/parallel.h"
+#include "parallel/pipeline.h"
+
+namespace covenant::cuda {
+
+class ParallelModel {
+ public:
+  ParallelModel(const int32_t* devices, int32_t count, const cov_model_shape& shape,
+                const cov_parallel_options& options);
+  ~ParallelModel();
+
+  const char* report() const { return report_.c_str(); }
+  Stage& stage_at(int32_t place) {
+    return *replicas_[static_cast<size_t>(place) / stages_]->stages()[static_cast<size_t>(place) % stages_];
+  }
+  int64_t step_count = 0;
+
+  // replica -1: the model's values.
+  void read(int32_t replica, cov_buffer which, uint64_t offset, uint64_t count, float* values);
+  void write(cov_buffer which, uint64_t offset, uint64_t count, const float* values);
+  void forward(const cov_batch& batch, const cov_device_forward_options& options,
+               const cov_device_forward_output& output);
+  void backward(const float* coefficients, uint64_t count);
+  double optimizer_step(const cov_adamw_options& options);
+  void train_step(const cov_batch& batch, const cov_adamw_options& options, double* loss,
+                  double* norm);
+
+ private:
+  void connect_devices(int32_t collectives);
+  void load(const cov_batch& batch, Pass pass);
+  void run(Pass pass, float inverse_temperature, const float* coefficients, float constant);
+  void collect(float* log_probs, float* entropy);
+  void all_reduce_gradients();
+  void gather_chunks();
+  double norm();
+  double step(const cov_adamw_options& options);
+  void finish();
+  void clear_gradients();
+  void require_open() const;
+  template <typename Body>
+  void attempt(bool clears, const Body& body);
+
+  uint64_t parameters_;
+  size_t stages_;
+  std::vector<std::unique_ptr<Pipeline>> replicas_;
+  std::vector<std::unique_ptr<Communicator>> rings_;  // of the replicas' devices of one stage
+  std::string report_, closed_;
+  bool stepping_ = false;  // parameters are being written
+  uint64_t kept_positions_ = 0;
+  float kept_inverse_temperature_ = 1.0f;
+};
+
+}  // namespace covenant::cuda
