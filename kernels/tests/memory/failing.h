@@ -30,14 +30,15 @@ inline bool refuse() {
   return left == 0 || fails_for_good.load();
 }
 
-inline void* get(std::size_t size) noexcept {
+// Not inlined: a compiler that saw both would take operator delete for the wrong match of malloc.
+[[gnu::noinline]] inline void* get(std::size_t size) noexcept {
   if (refuse()) return nullptr;
   void* data = std::malloc(size == 0 ? 1 : size);
   if (data != nullptr) live.fetch_add(1, std::memory_order_relaxed);
   return data;
 }
 
-inline void give_back(void* data) noexcept {
+[[gnu::noinline]] inline void give_back(void* data) noexcept {
   if (data == nullptr) return;
   live.fetch_sub(1, std::memory_order_relaxed);
   std::free(data);
