@@ -55,9 +55,10 @@ inline int finish(const char* name) {
     covenant_test::report(check_ok, __FILE__, __LINE__, #actual " near " #expected);      \
   } while (0)
 
-// Same bytes.
-#define CHECK_SAME(a, b, bytes) \
-  covenant_test::report(std::memcmp((a), (b), (bytes)) == 0, __FILE__, __LINE__, #a " same as " #b)
+// Same bytes; none are the same wherever they lie, null included.
+#define CHECK_SAME(a, b, bytes)                                                                 \
+  covenant_test::report((bytes) == 0 || std::memcmp((a), (b), (bytes)) == 0, __FILE__, __LINE__, \
+                        #a " same as " #b)
 
 #define CHECK_OK(expression)                                                        \
   do {                                                                              \
