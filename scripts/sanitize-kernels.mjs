@@ -89,7 +89,7 @@ function test(folder, options) {
     TSAN_OPTIONS: "halt_on_error=1:second_deadlock_stack=1",
   };
   const ok = run("ctest", args, { env }).status === 0;
-  const count = existsSync(report) ? / tests="(\d+)"/.exec(readFileSync(report, "utf8")) : null;
+  const count = existsSync(report) ? /\stests="(\d+)"/.exec(readFileSync(report, "utf8")) : null;
   return { ok, count: Number(count?.[1] ?? 0) };
 }
 
