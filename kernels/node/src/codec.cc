@@ -7,18 +7,10 @@
 #include "convert.h"
 #include "covenant/activation.h"
 #include "covenant/delta.h"
-#include "jobs.h"
+#include "stateless.h"
 
 namespace covenant_node {
 namespace {
-
-std::unique_ptr<Job> new_job(Napi::Env env) {
-  return std::make_unique<Job>(env, addon_data(env).mailbox);
-}
-
-Napi::Value submit(Napi::Env env, std::unique_ptr<Job> job) {
-  return addon_data(env).stateless->submit(std::move(job));
-}
 
 // bf16 weights as the bytes of a checkpoint: little-endian, two a weight.
 struct Weights {
@@ -40,29 +32,16 @@ Napi::Value encode_delta(const Napi::CallbackInfo& info) {
   const Weights next = weights_of(info[1], "next");
   if (base.count != next.count)
     throw invalid(info.Env(), "base and next must have the same length");
-  const int32_t threads = integer_or(object_of(info[2], "options"), "threads", 1, 256, 0);
-  const auto delta = std::shared_ptr<cov_bytes>(new cov_bytes{}, [](cov_bytes* bytes) {
-    cov_bytes_free(bytes);
-    delete bytes;
-  });
-  auto job = new_job(info.Env());
+  const int32_t threads = threads_of(object_of(info[2], "options"));
+  const auto delta = std::make_shared<MadeBytes>();
+  auto job = stateless_job(info.Env());
   job->pin(base.value);
   job->pin(next.value);
   job->run = [=] {
-    return cov_delta_encode(base.data, next.data, base.count, threads, delta.get());
+    return cov_delta_encode(base.data, next.data, base.count, threads, delta->out());
   };
-  job->result = [delta](Napi::Env env) -> Napi::Value {
-    const cov_bytes bytes = std::exchange(*delta, cov_bytes{});
-    const Napi::ArrayBuffer buffer = adopt(
-        env, bytes.data, bytes.length,
-        [bytes] {
-          cov_bytes mine = bytes;
-          cov_bytes_free(&mine);
-        },
-        true);
-    return Napi::Uint8Array::New(env, bytes.length, buffer, 0);
-  };
-  return submit(info.Env(), std::move(job));
+  job->result = [delta](Napi::Env env) { return delta->take(env); };
+  return submit_stateless(info.Env(), std::move(job));
 }
 
 // (base, delta, next, {threads?}) -> Promise<void>
@@ -72,14 +51,14 @@ Napi::Value apply_delta(const Napi::CallbackInfo& info) {
   const Weights next = weights_of(info[2], "next");
   if (base.count != next.count)
     throw invalid(info.Env(), "base and next must have the same length");
-  const int32_t threads = integer_or(object_of(info[3], "options"), "threads", 1, 256, 0);
+  const int32_t threads = threads_of(object_of(info[3], "options"));
   auto* const out = const_cast<uint16_t*>(next.data);
-  auto job = new_job(info.Env());
+  auto job = stateless_job(info.Env());
   for (const Napi::Value& value : {base.value, delta.value, next.value}) job->pin(value);
   job->run = [=] {
     return cov_delta_apply(base.data, base.count, delta.data, delta.length, threads, out);
   };
-  return submit(info.Env(), std::move(job));
+  return submit_stateless(info.Env(), std::move(job));
 }
 
 struct ActivationShape {
@@ -93,7 +72,7 @@ ActivationShape activation_of(const Napi::Value& value) {
   const Napi::Object options = object_of(value, "options");
   return {integer(options, "kind", 0, 2), integer(options, "rows", 0, INT32_MAX),
           integer(options, "width", 1, COV_ACTIVATION_WIDTH_MAX),
-          integer_or(options, "threads", 1, 256, 0)};
+          threads_of(options)};
 }
 
 // ({kind, rows, width}) -> bytes of a payload
@@ -111,7 +90,7 @@ Napi::Value code_activations(const Napi::CallbackInfo& info, bool encode) {
   const View<uint8_t> payload = uint8(info[2], "payload");
   if (values.length != static_cast<uint64_t>(shape.rows) * static_cast<uint64_t>(shape.width))
     throw invalid(info.Env(), "values must have rows * width elements");
-  auto job = new_job(info.Env());
+  auto job = stateless_job(info.Env());
   job->pin(values.value);
   job->pin(payload.value);
   job->run = [=] {
@@ -120,7 +99,7 @@ Napi::Value code_activations(const Napi::CallbackInfo& info, bool encode) {
                   : cov_activation_decode(shape.kind, payload.data, payload.length, shape.rows,
                                           shape.width, shape.threads, values.data);
   };
-  return submit(info.Env(), std::move(job));
+  return submit_stateless(info.Env(), std::move(job));
 }
 
 Napi::Value encode_activations(const Napi::CallbackInfo& info) {

@@ -7,7 +7,7 @@
 #include "bindings.h"
 #include "convert.h"
 #include "covenant/activation.h"
-#include "jobs.h"
+#include "stateless.h"
 
 namespace covenant_node {
 namespace {
@@ -20,8 +20,7 @@ struct Call {
   int32_t rows = 0;
   std::vector<int32_t> tokens;  // copied: they must not change between their check and their use
 
-  explicit Call(const Napi::CallbackInfo& info)
-      : job(std::make_unique<Job>(info.Env(), addon_data(info.Env()).mailbox)) {}
+  explicit Call(const Napi::CallbackInfo& info) : job(stateless_job(info.Env())) {}
 };
 
 // basis of (width, rank): its width.
@@ -46,7 +45,7 @@ Call call_of(const Napi::CallbackInfo& info, const View<float>& first, bool firs
   p.width = width_of(basis, p.rank);
   p.basis = basis.data;
   call.job->pin(basis.value);
-  call.threads = integer_or(object, "threads", 1, 256, 0);
+  call.threads = threads_of(object);
   const uint64_t columns = static_cast<uint64_t>(first_is_wide ? p.width : p.rank);
   const uint64_t rows = first.length / columns;
   if (first.length % columns != 0 || rows > INT32_MAX)
@@ -89,10 +88,6 @@ float* gradient_of(const Call& call, const Napi::Object& object, const char* nam
   return view.data;
 }
 
-Napi::Value submit(const Napi::CallbackInfo& info, std::unique_ptr<Job> job) {
-  return addon_data(info.Env()).stateless->submit(std::move(job));
-}
-
 // ({basis, table?, rank, threads?}, from, tokens?, to) -> Promise<void>
 Napi::Value project(const Napi::CallbackInfo& info, bool encode) {
   const View<float> from = float32(info[1], encode ? "x" : "z");
@@ -107,7 +102,7 @@ Napi::Value project(const Napi::CallbackInfo& info, bool encode) {
     return (encode ? cov_projection_encode : cov_projection_decode)(
         &p, from, p.table == nullptr ? nullptr : tokens.data(), rows, threads, to);
   };
-  return submit(info, std::move(job));
+  return submit_stateless(info.Env(), std::move(job));
 }
 
 Napi::Value encode(const Napi::CallbackInfo& info) { return project(info, true); }
@@ -137,7 +132,7 @@ Napi::Value backward(const Napi::CallbackInfo& info, bool of_encode) {
         &p, given, input, p.table == nullptr ? nullptr : tokens.data(), rows, threads, out, basis,
         table);
   };
-  return submit(info, std::move(job));
+  return submit_stateless(info.Env(), std::move(job));
 }
 
 Napi::Value encode_backward(const Napi::CallbackInfo& info) { return backward(info, true); }
@@ -154,7 +149,7 @@ Napi::Value random_basis(const Napi::CallbackInfo& info) {
   job->run = [=, basis = basis.data] {
     return cov_projection_random_basis(seed, width, rank, basis);
   };
-  return submit(info, std::move(job));
+  return submit_stateless(info.Env(), std::move(job));
 }
 
 // (rank, {rate, decay}, basis, gradient, momentum) -> Promise<void>
@@ -173,7 +168,7 @@ Napi::Value step(const Napi::CallbackInfo& info) {
   job->run = [=, basis = basis.data, gradient = gradient.data, momentum = momentum.data] {
     return cov_projection_step(basis, gradient, momentum, width, rank, rate, decay);
   };
-  return submit(info, std::move(job));
+  return submit_stateless(info.Env(), std::move(job));
 }
 
 }  // namespace

@@ -11,30 +11,10 @@
 #include "bindings.h"
 #include "convert.h"
 #include "covenant/hash.h"
-#include "jobs.h"
+#include "stateless.h"
 
 namespace covenant_node {
 namespace {
-
-using Tensors = std::shared_ptr<const std::vector<cov_tensor_info>>;
-
-Tensors shared_tensors(const Napi::Value& value) {
-  return std::make_shared<const std::vector<cov_tensor_info>>(tensors_of(value));
-}
-
-int32_t count_of(const Tensors& tensors) { return static_cast<int32_t>(tensors->size()); }
-
-std::unique_ptr<Job> new_job(Napi::Env env) {
-  return std::make_unique<Job>(env, addon_data(env).mailbox);
-}
-
-Napi::Value submit(Napi::Env env, std::unique_ptr<Job> job) {
-  return addon_data(env).stateless->submit(std::move(job));
-}
-
-int32_t threads_of(const Napi::Object& options) {
-  return integer_or(options, "threads", 1, 256, 0);
-}
 
 // ({base, current, errorFeedback, tensors, errorDecay, keepPerChunk, mode, threads?, body:
 // Uint8Array}) -> Promise<void>
@@ -52,14 +32,14 @@ Napi::Value compress(const Napi::CallbackInfo& info) {
   const cov_sparse_source source{base.data, current.data, feedback.data, base.length,
                                  static_cast<float>(number(options, "errorDecay"))};
   const int32_t threads = threads_of(options);
-  auto job = new_job(info.Env());
+  auto job = stateless_job(info.Env());
   for (const Napi::Value& value : {base.value, current.value, feedback.value, body.value})
     job->pin(value);
   job->run = [=] {
     return cov_sparse_compress(&source, tensors->data(), count_of(tensors), format, threads,
                                body.data, body.length);
   };
-  return submit(info.Env(), std::move(job));
+  return submit_stateless(info.Env(), std::move(job));
 }
 
 struct DecodedArrays {
@@ -78,7 +58,7 @@ Napi::Value decode(const Napi::CallbackInfo& info) {
   const Tensors tensors = shared_tensors(info[1]);
   const cov_sparse_format format = format_of(object_of(info[2], "format"));
   const auto arrays = std::make_shared<DecodedArrays>();
-  auto job = new_job(info.Env());
+  auto job = stateless_job(info.Env());
   job->pin(body.value);
   job->run = [=]() -> cov_status {
     uint64_t kept = 0;
@@ -105,15 +85,14 @@ Napi::Value decode(const Napi::CallbackInfo& info) {
     result.Set("values", Napi::Float32Array::New(env, arrays->kept, value_buffer, 0));
     return result;
   };
-  return submit(info.Env(), std::move(job));
+  return submit_stateless(info.Env(), std::move(job));
 }
 
 struct MergeJob {
   std::vector<const uint8_t*> bodies;
   std::vector<uint64_t> body_bytes;
   cov_merge_input input{};
-  cov_bytes merged{};
-  ~MergeJob() { cov_bytes_free(&merged); }
+  MadeBytes merged;
 };
 
 int32_t rule_of(const Napi::Object& options) {
@@ -140,7 +119,7 @@ Napi::Value aggregate(const Napi::CallbackInfo& info) {
   const cov_sparse_format format = format_of(options);
   const int32_t threads = threads_of(options);
   const auto merge = std::make_shared<MergeJob>();
-  auto job = new_job(info.Env());
+  auto job = stateless_job(info.Env());
   for (uint32_t r = 0; r < updates.Length(); ++r) {
     const View<uint8_t> update = uint8(updates.Get(r), "an update");
     merge->bodies.push_back(update.data);
@@ -153,20 +132,10 @@ Napi::Value aggregate(const Napi::CallbackInfo& info) {
                   rule_of(options),     clip.As<Napi::Boolean>().Value() ? 1 : 0};
   job->run = [=] {
     return cov_sparse_merge(&merge->input, tensors->data(), count_of(tensors), format, threads,
-                            &merge->merged);
+                            merge->merged.out());
   };
-  job->result = [merge](Napi::Env env) -> Napi::Value {
-    const cov_bytes bytes = std::exchange(merge->merged, cov_bytes{});
-    const Napi::ArrayBuffer buffer = adopt(
-        env, bytes.data, bytes.length,
-        [bytes] {
-          cov_bytes mine = bytes;
-          cov_bytes_free(&mine);
-        },
-        true);
-    return Napi::Uint8Array::New(env, bytes.length, buffer, 0);
-  };
-  return submit(info.Env(), std::move(job));
+  job->result = [merge](Napi::Env env) { return merge->merged.take(env); };
+  return submit_stateless(info.Env(), std::move(job));
 }
 
 struct Skipped {
@@ -182,7 +151,7 @@ Napi::Value apply_merged(const Napi::CallbackInfo& info) {
   if (!info[3].IsNumber()) throw invalid(info.Env(), "outerLearningRate must be a number");
   const float rate = info[3].As<Napi::Number>().FloatValue();
   const auto skipped = std::make_shared<Skipped>();
-  auto job = new_job(info.Env());
+  auto job = stateless_job(info.Env());
   job->pin(parameters.value);
   job->pin(merged.value);
   job->run = [=] {
@@ -199,7 +168,7 @@ Napi::Value apply_merged(const Napi::CallbackInfo& info) {
     result.Set("nonFiniteTensors", list);
     return result;
   };
-  return submit(info.Env(), std::move(job));
+  return submit_stateless(info.Env(), std::move(job));
 }
 
 // (parameters, body, tensors, scale, {keepPerChunk, mode}) -> Promise<void>
@@ -210,14 +179,14 @@ Napi::Value apply_update(const Napi::CallbackInfo& info) {
   if (!info[3].IsNumber()) throw invalid(info.Env(), "scale must be a number");
   const float scale = info[3].As<Napi::Number>().FloatValue();
   const cov_sparse_format format = format_of(object_of(info[4], "format"));
-  auto job = new_job(info.Env());
+  auto job = stateless_job(info.Env());
   job->pin(parameters.value);
   job->pin(body.value);
   job->run = [=] {
     return cov_sparse_apply(parameters.data, parameters.length, body.data, body.length,
                             tensors->data(), count_of(tensors), format, scale);
   };
-  return submit(info.Env(), std::move(job));
+  return submit_stateless(info.Env(), std::move(job));
 }
 
 // (parameters, tensors, root: Uint8Array(32)) -> Promise<void>
@@ -226,14 +195,14 @@ Napi::Value state_root(const Napi::CallbackInfo& info) {
   const Tensors tensors = shared_tensors(info[1]);
   const View<uint8_t> root = uint8(info[2], "root");
   if (root.length != COV_HASH_BYTES) throw invalid(info.Env(), "root must have 32 bytes");
-  auto job = new_job(info.Env());
+  auto job = stateless_job(info.Env());
   job->pin(parameters.value);
   job->pin(root.value);
   job->run = [=] {
     return cov_state_root(parameters.data, parameters.length, tensors->data(), count_of(tensors), 0,
                           root.data);
   };
-  return submit(info.Env(), std::move(job));
+  return submit_stateless(info.Env(), std::move(job));
 }
 
 }  // namespace
