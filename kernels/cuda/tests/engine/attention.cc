@@ -5,6 +5,7 @@
 
 #include "check.h"
 #include "device_test.h"
+#include "engine/buffers.h"
 #include "engine/attention.cuh"
 #include "engine/attention_bf16.cuh"
 #include "engine/support.h"
@@ -14,8 +15,6 @@ namespace {
 using namespace covenant::cuda;
 using namespace covenant_test;
 using covenant::AttentionShape;
-
-float widen(uint16_t x) { return std::bit_cast<float>(static_cast<uint32_t>(x) << 16); }
 
 struct Numbers16 {
   std::vector<uint16_t> rounded;
@@ -28,22 +27,6 @@ struct Numbers16 {
     }
   }
 };
-
-template <typename T>
-Buffer<T> on_device(Device& device, const std::vector<T>& values) {
-  Buffer<T> buffer(device, values.size());
-  device.upload(buffer.data(), values.data(), values.size() * sizeof(T));
-  device.finish();
-  return buffer;
-}
-
-template <typename T>
-std::vector<T> from_device(Device& device, const Buffer<T>& buffer) {
-  std::vector<T> values(buffer.count());
-  device.download(values.data(), buffer.data(), values.size() * sizeof(T));
-  device.finish();
-  return values;
-}
 
 void near(const std::vector<uint16_t>& found, const std::vector<float>& expected, const char* what,
           const AttentionRows& rows) {

@@ -7,6 +7,7 @@
 
 #include "check.h"
 #include "device_test.h"
+#include "engine/buffers.h"
 #include "engine/support.h"
 
 namespace {
@@ -14,28 +15,10 @@ namespace {
 using namespace covenant::cuda;
 using namespace covenant_test;
 
-float widen(uint16_t x) { return std::bit_cast<float>(static_cast<uint32_t>(x) << 16); }
-
 std::vector<uint16_t> numbers(int64_t count, uint32_t seed) {
   std::vector<uint16_t> values;
   for (const float x : Numbers(seed).floats(count))
     values.push_back(static_cast<uint16_t>(std::bit_cast<uint32_t>(x) >> 16));
-  return values;
-}
-
-template <typename T>
-Buffer<T> on_device(Device& device, const std::vector<T>& values) {
-  Buffer<T> buffer(device, values.size());
-  device.upload(buffer.data(), values.data(), values.size() * sizeof(T));
-  device.finish();
-  return buffer;
-}
-
-template <typename T>
-std::vector<T> from_device(Device& device, const Buffer<T>& buffer) {
-  std::vector<T> values(buffer.count());
-  device.download(values.data(), buffer.data(), values.size() * sizeof(T));
-  device.finish();
   return values;
 }
 
