@@ -24,6 +24,17 @@ float* Model::state(cov_buffer which) {
   return buffer.data();
 }
 
+void Model::read(cov_buffer which, uint64_t offset, uint64_t count, float* values) {
+  device_.download(values, state(which) + offset, count * sizeof(float));
+  device_.finish();
+}
+
+void Model::write(cov_buffer which, uint64_t offset, uint64_t count, const float* values) {
+  device_.upload(state(which) + offset, values, count * sizeof(float));
+  device_.finish();
+  if (which == COV_PARAMETERS) touch();
+}
+
 void Model::clear_gradients() {
   if (states_[COV_GRADIENTS].data() != nullptr)
     device_.fill_zero(states_[COV_GRADIENTS].data(), count_ * sizeof(float));

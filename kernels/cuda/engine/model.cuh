@@ -74,6 +74,8 @@ class Model {
 
   // Zeroed on first use.
   float* state(cov_buffer which);
+  void read(cov_buffer which, uint64_t offset, uint64_t count, float* values);
+  void write(cov_buffer which, uint64_t offset, uint64_t count, const float* values);
   // The parameters were written from outside.
   void touch() { shadow_fresh_ = false; }
   void clear_gradients();

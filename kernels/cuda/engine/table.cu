@@ -1,6 +1,7 @@
 #include "engine/table.cuh"
 
 #include "engine/model.cuh"
+#include "engine/training_table.cuh"
 #include "runtime/platform.h"
 
 namespace covenant::cuda {
@@ -32,48 +33,6 @@ void release(void* handle) {
   delete static_cast<Model*>(handle);
 }
 
-cov_status read(void* handle, int32_t which, uint64_t offset, uint64_t count, float* values) {
-  return guard([&] {
-    Model& model = model_of(handle);
-    const float* const from = model.state(static_cast<cov_buffer>(which));
-    model.device().download(values, from + offset, count * sizeof(float));
-    model.device().finish();
-  });
-}
-
-cov_status write(void* handle, int32_t which, uint64_t offset, uint64_t count,
-                 const float* values) {
-  return guard([&] {
-    Model& model = model_of(handle);
-    float* const to = model.state(static_cast<cov_buffer>(which));
-    model.device().upload(to + offset, values, count * sizeof(float));
-    model.device().finish();
-    if (which == COV_PARAMETERS) model.touch();
-  });
-}
-
-int64_t step_count(const void* handle) { return static_cast<const Model*>(handle)->step_count; }
-
-void set_step_count(void* handle, int64_t count) { static_cast<Model*>(handle)->step_count = count; }
-
-cov_status forward(void* handle, const cov_batch* batch, const cov_device_forward_options* options,
-                   const cov_device_forward_output* output) {
-  return guard([&] { model_of(handle).forward(*batch, *options, *output); });
-}
-
-cov_status backward(void* handle, const float* coefficients, uint64_t count) {
-  return guard([&] { model_of(handle).backward(coefficients, count); });
-}
-
-cov_status optimizer_step(void* handle, const cov_adamw_options* options, double* norm) {
-  return guard([&] { *norm = model_of(handle).optimizer_step(*options); });
-}
-
-cov_status train_step(void* handle, const cov_batch* batch, const cov_adamw_options* options,
-                      double* loss, double* norm) {
-  return guard([&] { model_of(handle).train_step(*batch, *options, loss, norm); });
-}
-
 cov_status generate(void* handle, const cov_generate_request* requests, int32_t count,
                     const cov_generate_options* options, cov_generate_output* outputs) {
   return guard([&] { model_of(handle).generate(requests, count, *options, outputs); });
@@ -88,16 +47,9 @@ cov_status replay(void* handle, const cov_replay_request* requests, int32_t coun
 
 const device::EngineTable& engine_table() {
   static const device::EngineTable table = {
+      .training = training_table<Model, model_of>(),
       .create = create,
       .release = release,
-      .read = read,
-      .write = write,
-      .step_count = step_count,
-      .set_step_count = set_step_count,
-      .forward = forward,
-      .backward = backward,
-      .optimizer_step = optimizer_step,
-      .train_step = train_step,
       .generate = generate,
       .replay = replay,
   };

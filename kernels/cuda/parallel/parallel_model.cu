@@ -84,10 +84,21 @@ void ParallelModel::clear_gradients() {
     }
 }
 
-void ParallelModel::read(int32_t replica, cov_buffer which, uint64_t offset, uint64_t count,
-                         float* values) {
+void ParallelModel::download(size_t replica, cov_buffer which, uint64_t offset, uint64_t count,
+                             float* values) {
+  for (const auto& stage : replicas_[replica]->stages()) {
+    stage->device.activate();
+    const float* const from = stage->model.state(which);
+    for (const Slice::Part& part : overlap(stage->model.slice(), offset, count))
+      stage->device.download(values + (part.global - offset), from + part.local,
+                             part.count * sizeof(float));
+    stage->device.finish();
+  }
+}
+
+void ParallelModel::read(cov_buffer which, uint64_t offset, uint64_t count, float* values) {
   attempt(false, [&] {
-    if (replica < 0 && which == COV_GRADIENTS && replicas_.size() > 1) {
+    if (which == COV_GRADIENTS && replicas_.size() > 1) {
       all_reduce_gradients();
       // The sum stays on one replica, so that what is added later is added once.
       for (size_t r = 1; r < replicas_.size(); ++r)
@@ -96,15 +107,13 @@ void ParallelModel::read(int32_t replica, cov_buffer which, uint64_t offset, uin
           stage->model.clear_gradients();
         }
     }
-    for (const auto& stage : replicas_[static_cast<size_t>(std::max(replica, 0))]->stages()) {
-      stage->device.activate();
-      const float* const from = stage->model.state(which);
-      for (const Slice::Part& part : overlap(stage->model.slice(), offset, count))
-        stage->device.download(values + (part.global - offset), from + part.local,
-                               part.count * sizeof(float));
-      stage->device.finish();
-    }
+    download(0, which, offset, count, values);
   });
+}
+
+void ParallelModel::read_replica(int32_t replica, cov_buffer which, uint64_t offset, uint64_t count,
+                                 float* values) {
+  attempt(false, [&] { download(static_cast<size_t>(replica), which, offset, count, values); });
 }
 
 void ParallelModel::write(cov_buffer which, uint64_t offset, uint64_t count, const float* values) {

@@ -22,8 +22,8 @@ class ParallelModel {
   }
   int64_t step_count = 0;
 
-  // replica -1: the model's values.
-  void read(int32_t replica, cov_buffer which, uint64_t offset, uint64_t count, float* values);
+  void read(cov_buffer which, uint64_t offset, uint64_t count, float* values);
+  void read_replica(int32_t replica, cov_buffer which, uint64_t offset, uint64_t count, float* values);
   void write(cov_buffer which, uint64_t offset, uint64_t count, const float* values);
   void forward(const cov_batch& batch, const cov_device_forward_options& options,
                const cov_device_forward_output& output);
@@ -33,6 +33,7 @@ class ParallelModel {
                   double* norm);
 
  private:
+  void download(size_t replica, cov_buffer which, uint64_t offset, uint64_t count, float* values);
   void connect_devices(int32_t collectives);
   void load(const cov_batch& batch, Pass pass);
   void run(Pass pass, float inverse_temperature, const float* coefficients, float constant);

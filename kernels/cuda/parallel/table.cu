@@ -1,5 +1,6 @@
 #include "parallel/table.h"
 
+#include "engine/training_table.cuh"
 #include "parallel/parallel_model.h"
 
 namespace covenant::cuda {
@@ -27,59 +28,23 @@ cov_status device(void* handle, int32_t place, int32_t* first_layer, int32_t* la
   });
 }
 
-cov_status read(void* handle, int32_t replica, int32_t which, uint64_t offset, uint64_t count,
-                float* values) {
+cov_status read_replica(void* handle, int32_t replica, int32_t which, uint64_t offset,
+                        uint64_t count, float* values) {
   return guard([&] {
-    model_of(handle).read(replica, static_cast<cov_buffer>(which), offset, count, values);
+    model_of(handle).read_replica(replica, static_cast<cov_buffer>(which), offset, count, values);
   });
-}
-
-cov_status write(void* handle, int32_t which, uint64_t offset, uint64_t count,
-                 const float* values) {
-  return guard(
-      [&] { model_of(handle).write(static_cast<cov_buffer>(which), offset, count, values); });
-}
-
-int64_t step_count(const void* handle) {
-  return static_cast<const ParallelModel*>(handle)->step_count;
-}
-
-void set_step_count(void* handle, int64_t count) { model_of(handle).step_count = count; }
-
-cov_status forward(void* handle, const cov_batch* batch, const cov_device_forward_options* options,
-                   const cov_device_forward_output* output) {
-  return guard([&] { model_of(handle).forward(*batch, *options, *output); });
-}
-
-cov_status backward(void* handle, const float* coefficients, uint64_t count) {
-  return guard([&] { model_of(handle).backward(coefficients, count); });
-}
-
-cov_status optimizer_step(void* handle, const cov_adamw_options* options, double* norm) {
-  return guard([&] { *norm = model_of(handle).optimizer_step(*options); });
-}
-
-cov_status train_step(void* handle, const cov_batch* batch, const cov_adamw_options* options,
-                      double* loss, double* norm) {
-  return guard([&] { model_of(handle).train_step(*batch, *options, loss, norm); });
 }
 
 }  // namespace
 
 const device::ParallelTable& parallel_table() {
   static const device::ParallelTable table = {
+      .training = training_table<ParallelModel, model_of>(),
       .create = create,
       .release = release,
       .report = report,
       .device = device,
-      .read = read,
-      .write = write,
-      .step_count = step_count,
-      .set_step_count = set_step_count,
-      .forward = forward,
-      .backward = backward,
-      .optimizer_step = optimizer_step,
-      .train_step = train_step,
+      .read_replica = read_replica,
   };
   return table;
 }

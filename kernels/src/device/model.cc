@@ -3,25 +3,18 @@
 
 #include "covenant/device_model.h"
 #include "device/backend.h"
-#include "device/checks.h"
 #include "device/engine_table.h"
+#include "device/training.h"
 #include "generate/generator.h"
 #include "generate/replay.h"
 
-struct cov_device_model {
-  void* handle;
+struct cov_device_model : covenant::device::TrainingModel {
+  cov_device_model(const covenant::device::EngineTable& engine, const cov_model_shape& of)
+      : TrainingModel(engine.training, of), table(&engine) {}
   const covenant::device::EngineTable* table;
-  cov_model_shape shape;
-  uint64_t parameters;
 };
 
 using namespace covenant::device;
-
-namespace {
-
-cov_status no_model() { return cov_error(COV_INVALID_ARGUMENT, "model is null"); }
-
-}  // namespace
 
 cov_status cov_device_model_create(cov_device* device, const cov_model_shape* shape, int32_t compute,
                                    cov_device_model** model) {
@@ -34,8 +27,7 @@ cov_status cov_device_model_create(cov_device* device, const cov_model_shape* sh
     return cov_error(COV_INVALID_ARGUMENT,
                      "compute is %d, must be a cov_compute, or bf16 with products of the vendor",
                      compute);
-  auto* const created = new (std::nothrow) cov_device_model{
-      nullptr, covenant::device::backend()->engine, *shape, cov_parameter_count(shape)};
+  auto* const created = new (std::nothrow) cov_device_model(*backend()->engine, *shape);
   if (created == nullptr) return cov_error(COV_OUT_OF_MEMORY, "no memory for a model");
   const cov_status status =
       created->table->create(device->handle, shape, compute, &created->handle);
@@ -54,73 +46,40 @@ void cov_device_model_release(cov_device_model* model) {
 
 cov_status cov_device_model_read(cov_device_model* model, int32_t which, uint64_t offset,
                                  uint64_t count, float* values) {
-  if (model == nullptr) return no_model();
-  const cov_status status = check_range(model->parameters, which, offset, count, values);
-  if (status.code != COV_OK) return status;
-  return model->table->read(model->handle, which, offset, count, values);
+  return read_values(model, which, offset, count, values);
 }
 
 cov_status cov_device_model_write(cov_device_model* model, int32_t which, uint64_t offset,
                                   uint64_t count, const float* values) {
-  if (model == nullptr) return no_model();
-  const cov_status status = check_range(model->parameters, which, offset, count, values);
-  if (status.code != COV_OK) return status;
-  return model->table->write(model->handle, which, offset, count, values);
+  return write_values(model, which, offset, count, values);
 }
 
-int64_t cov_device_model_step_count(const cov_device_model* model) {
-  return model->table->step_count(model->handle);
-}
+int64_t cov_device_model_step_count(const cov_device_model* model) { return step_count(model); }
 
 cov_status cov_device_model_set_step_count(cov_device_model* model, int64_t count) {
-  if (model == nullptr || count < 0)
-    return cov_error(COV_INVALID_ARGUMENT, "the step count must not be negative");
-  model->table->set_step_count(model->handle, count);
-  return cov_ok();
+  return set_step_count(model, count);
 }
 
 cov_status cov_device_model_forward(cov_device_model* model, const cov_batch* batch,
                                     const cov_device_forward_options* options,
                                     const cov_device_forward_output* output) {
-  if (model == nullptr) return no_model();
-  cov_status status = check_batch(model->shape, batch);
-  if (status.code == COV_OK) status = check_forward(options, output);
-  if (status.code != COV_OK) return status;
-  return model->table->forward(model->handle, batch, options, output);
+  return forward(model, batch, options, output);
 }
 
 cov_status cov_device_model_backward(cov_device_model* model, const float* coefficients,
                                      uint64_t count) {
-  if (model == nullptr) return no_model();
-  const cov_status status = check_coefficients(coefficients, count);
-  if (status.code != COV_OK) return status;
-  return model->table->backward(model->handle, coefficients, count);
+  return backward(model, coefficients, count);
 }
 
 cov_status cov_device_model_optimizer_step(cov_device_model* model, const cov_adamw_options* options,
                                            float* gradient_norm) {
-  if (model == nullptr) return no_model();
-  cov_status status = check_adamw(options);
-  if (status.code != COV_OK) return status;
-  double norm = 0.0;
-  status = model->table->optimizer_step(model->handle, options, &norm);
-  if (status.code == COV_OK && gradient_norm != nullptr) *gradient_norm = static_cast<float>(norm);
-  return status;
+  return optimizer_step(model, options, gradient_norm);
 }
 
 cov_status cov_device_model_train_step(cov_device_model* model, const cov_batch* batch,
                                        const cov_adamw_options* options, double* loss,
                                        float* gradient_norm) {
-  if (model == nullptr) return no_model();
-  cov_status status = check_batch(model->shape, batch);
-  if (status.code == COV_OK) status = check_adamw(options);
-  if (status.code != COV_OK) return status;
-  double mean = 0.0, norm = 0.0;
-  status = model->table->train_step(model->handle, batch, options, &mean, &norm);
-  if (status.code != COV_OK) return status;
-  if (loss != nullptr) *loss = mean;
-  if (gradient_norm != nullptr) *gradient_norm = static_cast<float>(norm);
-  return status;
+  return train_step(model, batch, options, loss, gradient_norm);
 }
 
 cov_status cov_device_model_generate(cov_device_model* model, const cov_generate_request* requests,

@@ -6,20 +6,22 @@
 #include "device/backend.h"
 #include "device/checks.h"
 #include "device/parallel_table.h"
+#include "device/training.h"
 
-struct cov_parallel_model {
-  void* handle;
+struct cov_parallel_model : covenant::device::TrainingModel {
+  cov_parallel_model(const covenant::device::ParallelTable& parallel, const cov_model_shape& of,
+                     int32_t device_count, int32_t stages)
+      : TrainingModel(parallel.training, of),
+        table(&parallel),
+        devices(device_count),
+        replicas(device_count / stages) {}
   const covenant::device::ParallelTable* table;
-  cov_model_shape shape;
-  uint64_t parameters;
   int32_t devices, replicas;
 };
 
 using namespace covenant::device;
 
 namespace {
-
-cov_status no_model() { return cov_error(COV_INVALID_ARGUMENT, "model is null"); }
 
 cov_status check_devices(const int32_t* devices, int32_t count) {
   if (devices == nullptr || count < 1 || count > COV_PARALLEL_DEVICES_MAX)
@@ -69,8 +71,7 @@ cov_status cov_parallel_model_create(const int32_t* devices, int32_t device_coun
   cov_parallel_options chosen = *options;
   if (chosen.stages == 0) chosen.stages = 1;
   auto* const created = new (std::nothrow)
-      cov_parallel_model{nullptr,      backend()->parallel,         *shape, cov_parameter_count(shape),
-                         device_count, device_count / chosen.stages};
+      cov_parallel_model(*backend()->parallel, *shape, device_count, chosen.stages);
   if (created == nullptr) return cov_error(COV_OUT_OF_MEMORY, "no memory for a model");
   status = created->table->create(devices, device_count, shape, &chosen, &created->handle);
   if (status.code != COV_OK)
@@ -109,10 +110,7 @@ cov_status cov_parallel_model_device(cov_parallel_model* model, int32_t place, i
 
 cov_status cov_parallel_model_read(cov_parallel_model* model, int32_t which, uint64_t offset,
                                    uint64_t count, float* values) {
-  if (model == nullptr) return no_model();
-  const cov_status status = check_range(model->parameters, which, offset, count, values);
-  if (status.code != COV_OK) return status;
-  return model->table->read(model->handle, -1, which, offset, count, values);
+  return read_values(model, which, offset, count, values);
 }
 
 cov_status cov_parallel_model_read_replica(cov_parallel_model* model, int32_t replica, int32_t which,
@@ -123,69 +121,38 @@ cov_status cov_parallel_model_read_replica(cov_parallel_model* model, int32_t re
                      model->replicas);
   const cov_status status = check_range(model->parameters, which, offset, count, values);
   if (status.code != COV_OK) return status;
-  return model->table->read(model->handle, replica, which, offset, count, values);
+  return model->table->read_replica(model->handle, replica, which, offset, count, values);
 }
 
 cov_status cov_parallel_model_write(cov_parallel_model* model, int32_t which, uint64_t offset,
                                     uint64_t count, const float* values) {
-  if (model == nullptr) return no_model();
-  const cov_status status = check_range(model->parameters, which, offset, count, values);
-  if (status.code != COV_OK) return status;
-  return model->table->write(model->handle, which, offset, count, values);
+  return write_values(model, which, offset, count, values);
 }
 
-int64_t cov_parallel_model_step_count(const cov_parallel_model* model) {
-  return model->table->step_count(model->handle);
-}
+int64_t cov_parallel_model_step_count(const cov_parallel_model* model) { return step_count(model); }
 
 cov_status cov_parallel_model_set_step_count(cov_parallel_model* model, int64_t count) {
-  if (model == nullptr || count < 0)
-    return cov_error(COV_INVALID_ARGUMENT, "the step count must not be negative");
-  model->table->set_step_count(model->handle, count);
-  return cov_ok();
+  return set_step_count(model, count);
 }
 
 cov_status cov_parallel_model_forward(cov_parallel_model* model, const cov_batch* batch,
                                       const cov_device_forward_options* options,
                                       const cov_device_forward_output* output) {
-  if (model == nullptr) return no_model();
-  cov_status status = check_batch(model->shape, batch);
-  if (status.code == COV_OK) status = check_forward(options, output);
-  if (status.code != COV_OK) return status;
-  return model->table->forward(model->handle, batch, options, output);
+  return forward(model, batch, options, output);
 }
 
 cov_status cov_parallel_model_backward(cov_parallel_model* model, const float* coefficients,
                                        uint64_t count) {
-  if (model == nullptr) return no_model();
-  const cov_status status = check_coefficients(coefficients, count);
-  if (status.code != COV_OK) return status;
-  return model->table->backward(model->handle, coefficients, count);
+  return backward(model, coefficients, count);
 }
 
 cov_status cov_parallel_model_optimizer_step(cov_parallel_model* model,
-                                             const cov_adamw_options* options,
-                                             float* gradient_norm) {
-  if (model == nullptr) return no_model();
-  cov_status status = check_adamw(options);
-  if (status.code != COV_OK) return status;
-  double norm = 0.0;
-  status = model->table->optimizer_step(model->handle, options, &norm);
-  if (status.code == COV_OK && gradient_norm != nullptr) *gradient_norm = static_cast<float>(norm);
-  return status;
+                                             const cov_adamw_options* options, float* gradient_norm) {
+  return optimizer_step(model, options, gradient_norm);
 }
 
 cov_status cov_parallel_model_train_step(cov_parallel_model* model, const cov_batch* batch,
                                          const cov_adamw_options* options, double* loss,
                                          float* gradient_norm) {
-  if (model == nullptr) return no_model();
-  cov_status status = check_batch(model->shape, batch);
-  if (status.code == COV_OK) status = check_adamw(options);
-  if (status.code != COV_OK) return status;
-  double mean = 0.0, norm = 0.0;
-  status = model->table->train_step(model->handle, batch, options, &mean, &norm);
-  if (status.code != COV_OK) return status;
-  if (loss != nullptr) *loss = mean;
-  if (gradient_norm != nullptr) *gradient_norm = static_cast<float>(norm);
-  return status;
+  return train_step(model, batch, options, loss, gradient_norm);
 }
