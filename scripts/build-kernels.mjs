@@ -12,8 +12,9 @@ import { fileURLToPath } from "node:url";
 const root = path.resolve(path.dirname(fileURLToPath(import.meta.url)), "..");
 const source = path.join(root, "kernels");
 
-const help = `Usage: node scripts/build-kernels.mjs [--tests] [--bench] [--cuda] [--force] [--jobs N]
-  --tests    also build the tests that ctest runs
+const help = `Usage: node scripts/build-kernels.mjs [--tests] [--emulated] [--bench] [--cuda] [--force] [--jobs N]
+  --tests    also build the tests that ctest runs, and the emulated CUDA library
+  --emulated also build the emulated CUDA library, with which the tests in Node.js have devices
   --bench    also build the benchmark programs
   --cuda     also build the CUDA library (needs nvcc)
   --force    build even when nothing has changed
@@ -28,6 +29,7 @@ function fail(sentence) {
 function parseArguments(args) {
   const options = {
     tests: false,
+    emulated: false,
     bench: false,
     cuda: false,
     force: false,
@@ -35,6 +37,7 @@ function parseArguments(args) {
   };
   for (let at = 0; at < args.length; at++) {
     if (args[at] === "--tests") options.tests = true;
+    else if (args[at] === "--emulated") options.emulated = true;
     else if (args[at] === "--bench") options.bench = true;
     else if (args[at] === "--cuda") options.cuda = true;
     else if (args[at] === "--force") options.force = true;
@@ -100,6 +103,7 @@ function* filesUnder(folder) {
 const foldersOf = {
   addon: ["node"],
   tests: ["tests", "examples", "soak", "cuda"],
+  emulated: ["cuda"],
   bench: ["bench"],
   cuda: ["cuda"],
 };
@@ -139,7 +143,10 @@ function main() {
   const build = path.join(source, "build");
   const addon = path.join(build, "covenant_kernels.node");
   const stampFile = path.join(build, ".stamp.json");
-  const kinds = ["addon", ...["tests", "bench", "cuda"].filter((kind) => options[kind])];
+  const kinds = [
+    "addon",
+    ...["tests", "emulated", "bench", "cuda"].filter((kind) => options[kind]),
+  ];
   const wanted = Object.fromEntries(kinds.map((kind) => [kind, fingerprint(kind)]));
   const stamp = readStamp(stampFile);
   const upToDate = existsSync(addon) && kinds.every((kind) => stamp[kind] === wanted[kind]);
@@ -168,9 +175,10 @@ function main() {
     "The kernels could not be configured; the messages above say why.",
   );
   for (const [line] of configured.matchAll(/(?<=^-- )CUDA.*$/gm)) process.stderr.write(`${line}\n`);
-  // "all" is the addon and the tests.
+  // "all" is the addon, the tests and the emulated library.
   const targets = [
     options.tests ? "all" : "covenant_node",
+    ...(options.emulated ? ["covenant_cuda_emulated_library"] : []),
     ...(options.bench ? ["benches"] : []),
     ...(options.cuda ? ["covenant_cuda"] : []),
   ];

@@ -155,7 +155,7 @@ function layOutWrapper(folder) {
         typeRoots: [path.join(root, "node_modules", "@types")],
       },
       include: [path.join(from, "*.ts")],
-      exclude: [path.join(from, "*.test.ts"), path.join(from, "test-support.ts")],
+      exclude: ["*.test.ts", "testing.ts", "test-support.ts"].map((name) => path.join(from, name)),
     }),
   );
   const tsc = path.join(root, "node_modules", ".bin", "tsc");
