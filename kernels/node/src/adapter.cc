@@ -1,6 +1,6 @@
 #include "adapter.h"
 
-#include <cmath>
+#include <algorithm>
 #include <string>
 #include <utility>
 
@@ -19,13 +19,39 @@ cov_lora_options lora_options_of(const Napi::Value& value) {
   return options;
 }
 
+cov_status range_of(const Adapter& adapter, int32_t which, uint64_t offset, uint64_t count,
+                    float** data) {
+  uint64_t length = 0;
+  cov_status status = cov_lora_buffer(adapter.owner->lora, which, data, &length);
+  if (status.code == COV_OK) status = check_range(length, offset, count);
+  if (status.code == COV_OK) *data += offset;
+  return status;
+}
+
 }  // namespace
 
 cov_status use_adapter(ModelEngine& engine, const Adapter* adapter, Job& job) {
+  if (engine.on_device) return cov_ok();
   if (adapter == nullptr) return cov_model_use_lora(engine.model, nullptr);
   if (adapter->owner != nullptr) return cov_model_use_lora(engine.model, adapter->owner->lora);
   const cov_status status = cov_error(COV_FAILED_PRECONDITION, "the adapter is released");
   job.refuse(status, "COV_KERNELS_CLOSED");
+  return status;
+}
+
+cov_status read_adapter(Adapter& adapter, int32_t which, uint64_t offset, uint64_t count,
+                        float* values) {
+  float* data = nullptr;
+  const cov_status status = range_of(adapter, which, offset, count, &data);
+  if (status.code == COV_OK) std::copy_n(data, count, values);
+  return status;
+}
+
+cov_status write_adapter(Adapter& adapter, int32_t which, uint64_t offset, uint64_t count,
+                         const float* values) {
+  float* data = nullptr;
+  const cov_status status = range_of(adapter, which, offset, count, &data);
+  if (status.code == COV_OK) std::copy_n(values, count, data);
   return status;
 }
 
@@ -35,7 +61,11 @@ void prepare_adapter(const Napi::CallbackInfo& info, std::shared_ptr<ModelEngine
   const auto adapter = std::make_shared<Adapter>();
   adapter->owner = std::make_shared<LoraOwner>(engine);
   job.run = [options, adapter, raw = engine.get()] {
-    const cov_status status = cov_lora_create(raw->model, &options, &adapter->owner->lora);
+    cov_lora** const lora = &adapter->owner->lora;
+    float* parameters = nullptr;
+    cov_status status = cov_lora_create(raw->model, &options, lora);
+    if (status.code == COV_OK)
+      status = cov_lora_buffer(*lora, COV_PARAMETERS, &parameters, &adapter->length);
     if (status.code == COV_OK) adapter->note();
     return status;
   };

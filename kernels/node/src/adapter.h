@@ -36,13 +36,20 @@ struct Adapter {
   }
 
   std::shared_ptr<LoraOwner> owner;  // with `busy` held; null once released
+  uint64_t length = 0;               // floats in each buffer
   std::atomic<int64_t> steps{0};
   std::atomic<uint64_t> memory_bytes{0};
 };
 
 // Engine thread: the model works with these adapters, or with none when null, from here on.
-// COV_KERNELS_CLOSED when they are released.
+// COV_KERNELS_CLOSED when they are released. A model on devices has none.
 cov_status use_adapter(ModelEngine& engine, const Adapter* adapter, Job& job);
+
+// Engine thread, adapters in use: copies to and from buffer `which` (a cov_buffer).
+cov_status read_adapter(Adapter& adapter, int32_t which, uint64_t offset, uint64_t count,
+                        float* values);
+cov_status write_adapter(Adapter& adapter, int32_t which, uint64_t offset, uint64_t count,
+                         const float* values);
 
 // createAdapter({rank, alpha, targets, seed: bigint}) -> Promise of an object of the model's class
 // whose calls work with the adapters. targets: bits of cov_lora_target.

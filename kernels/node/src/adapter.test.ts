@@ -66,6 +66,27 @@ test("gradients are those of central differences, and the base keeps its bits", 
     await adapter.release();
   }));
 
+test("buffers are read and written in parts", () =>
+  withModel(async (model) => {
+    const adapter = await model.createAdapter(options);
+    const values = adapter.parameters.map((_, i) => i / 7);
+    await adapter.write("parameters", values.subarray(0, 9));
+    await adapter.write("parameters", values.subarray(9), { offset: 9 });
+    assert.deepEqual(adapter.parameters, values);
+    assert.deepEqual(await adapter.read("parameters", { offset: 5, count: 3 }), values.slice(5, 8));
+    await adapter.forward(textBatch(0), { keepActivations: true });
+    await adapter.backward(new Float32Array(128).fill(-1 / 128));
+    assert.deepEqual(await adapter.read("gradients"), adapter.gradients);
+    await adapter.clearGradients();
+    assert.ok(adapter.gradients.every((value) => value === 0));
+    const range = isKernelError("COV_KERNELS_OUT_OF_RANGE");
+    await assert.rejects(adapter.read("parameters", { count: values.length + 1 }), range);
+    await assert.rejects(adapter.write("firstMoment", values, { offset: 1 }), range);
+    assert.deepEqual(model.parameters, lively);
+    await adapter.release();
+    await assert.rejects(adapter.read("parameters"), isKernelError("COV_KERNELS_CLOSED"));
+  }));
+
 /** Sequences of 32 bytes of a text, each byte modulo the vocabulary. */
 function textBatch(step: number): Batch {
   const text = `We hold these truths to be self-evident, that all models are trained equal, that they are endowed by

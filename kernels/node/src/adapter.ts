@@ -1,6 +1,6 @@
 import { awaitKernel, KernelError } from "./errors.ts";
+import { HostTrainable } from "./host-trainable.ts";
 import type { NativeModel } from "./native.ts";
-import { Trainable } from "./trainable.ts";
 import {
   type AdapterOptions,
   type AdapterTarget,
@@ -29,7 +29,7 @@ function bitsOf(targets: readonly AdapterTarget[]): number {
  * A and B alone; those of the model itself and of its other adapters know nothing of it. Calls of all of them queue up
  * on the model's engine thread. A kept forward is lost when another of them runs before the backward.
  */
-export class Adapter extends Trainable {
+export class Adapter extends HostTrainable {
   readonly rank: number;
   readonly alpha: number;
   readonly targets: readonly AdapterTarget[];

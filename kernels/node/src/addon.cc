@@ -12,6 +12,7 @@ static Napi::Object initialise(Napi::Env env, Napi::Object exports) {
   covenant_node::export_projection(env, exports);
   covenant_node::export_devices(env, exports);
   covenant_node::export_model(env, exports);
+  covenant_node::export_create_model(env, exports);
   covenant_node::export_generator(env, exports);
   return exports;
 }

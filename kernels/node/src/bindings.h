@@ -24,8 +24,9 @@ void export_projection(Napi::Env env, Napi::Object exports);
 // CUDA devices.
 void export_devices(Napi::Env env, Napi::Object exports);
 
-// createModel and the class Model.
+// The class Model, which createModel and createDeviceModel make.
 void export_model(Napi::Env env, Napi::Object exports);
+void export_create_model(Napi::Env env, Napi::Object exports);
 
 // The class Generator, which Model.createGenerator makes.
 void export_generator(Napi::Env env, Napi::Object exports);

@@ -112,6 +112,18 @@ int32_t integer_or(const Napi::Object& object, const char* name, int32_t minimum
   return absent(object.Get(name)) ? otherwise : integer(object, name, minimum, maximum);
 }
 
+uint64_t count_of(const Napi::Value& value, const char* name) {
+  const double count = value.IsNumber() ? value.As<Napi::Number>().DoubleValue() : -1;
+  if (!(count >= 0 && count <= 9007199254740991.0) || count != std::floor(count))
+    throw invalid(value.Env(), std::string(name) + " must be a count");
+  return static_cast<uint64_t>(count);
+}
+
+uint64_t count_or(const Napi::Object& object, const char* name, uint64_t otherwise) {
+  const Napi::Value value = object.Get(name);
+  return value.IsUndefined() ? otherwise : count_of(value, name);
+}
+
 Napi::Object object_of(const Napi::Value& value, const char* name) {
   if (!value.IsObject()) throw invalid(value.Env(), std::string(name) + " must be an object");
   return value.As<Napi::Object>();
@@ -157,15 +169,6 @@ cov_model_shape shape_of(const Napi::Value& value) {
 
 namespace {
 
-// A count of floats or a dimension: below 2^53, so exact in a double.
-uint64_t count_of(const Napi::Value& value, const char* name) {
-  const double count = value.IsNumber() ? value.As<Napi::Number>().DoubleValue() : -1;
-  if (!(count >= 0 && count <= 9007199254740991.0) || count != std::floor(count)) {
-    throw invalid(value.Env(), std::string(name) + " of a tensor must be a count");
-  }
-  return static_cast<uint64_t>(count);
-}
-
 cov_tensor_info tensor_of(const Napi::Object& object) {
   cov_tensor_info tensor{};
   const Napi::Value name = object.Get("name");
@@ -183,9 +186,9 @@ cov_tensor_info tensor_of(const Napi::Object& object) {
   tensor.rank = static_cast<int32_t>(shape.Length());
   tensor.dims[1] = 1;
   for (uint32_t d = 0; d < shape.Length(); ++d)
-    tensor.dims[d] = static_cast<int64_t>(count_of(shape.Get(d), "shape"));
-  tensor.offset = count_of(object.Get("offset"), "offset");
-  tensor.length = count_of(object.Get("length"), "length");
+    tensor.dims[d] = static_cast<int64_t>(count_of(shape.Get(d), "shape of a tensor"));
+  tensor.offset = count_of(object.Get("offset"), "offset of a tensor");
+  tensor.length = count_of(object.Get("length"), "length of a tensor");
   const auto product = static_cast<unsigned __int128>(tensor.dims[0]) *
                        static_cast<unsigned __int128>(tensor.dims[1]);
   if (product != tensor.length)

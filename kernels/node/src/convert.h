@@ -52,6 +52,9 @@ int32_t integer_value(const Napi::Value& value, const char* name, int32_t minimu
                       int32_t maximum);
 int32_t integer_or(const Napi::Object& object, const char* name, int32_t minimum, int32_t maximum,
                    int32_t otherwise);
+// A count up to 2^53 - 1, exact in a double.
+uint64_t count_of(const Napi::Value& value, const char* name);
+uint64_t count_or(const Napi::Object& object, const char* name, uint64_t otherwise);
 Napi::Object object_of(const Napi::Value& value, const char* name);
 Napi::Array array_of(const Napi::Value& value, const char* name);
 

@@ -3,20 +3,27 @@ import { spawnSync } from "node:child_process";
 import process from "node:process";
 import { test } from "node:test";
 import { devices } from "./devices.ts";
+import type { KernelError } from "./errors.ts";
+import { tinyShape } from "./test-support.ts";
 
 const index = new URL("./index.ts", import.meta.url).href;
-const program = `import { devices } from ${JSON.stringify(index)};
-process.stdout.write(JSON.stringify(devices()));`;
 
-/** What a process of its own reports, because the library is looked for once in a process. */
-function reportWith(library: string): ReturnType<typeof devices> {
-  const result = spawnSync(process.execPath, ["--input-type=module", "--eval", program], {
+/** What a program of its own prints as JSON, because the library is looked for once in a process. */
+function run<T>(program: string, environment: Record<string, string>): T {
+  const source = `import { DeviceModel, devices, initialParameters } from ${JSON.stringify(index)};
+const print = (value) => process.stdout.write(JSON.stringify(value));
+${program}`;
+  const result = spawnSync(process.execPath, ["--input-type=module", "--eval", source], {
     encoding: "utf8",
-    env: { ...process.env, COVENANT_CUDA_LIBRARY: library },
+    env: { ...process.env, ...environment },
+    timeout: 120_000,
   });
   assert.equal(result.status, 0, result.stderr);
   return JSON.parse(result.stdout);
 }
+
+const reportWith = (library: string) =>
+  run<ReturnType<typeof devices>>("print(devices());", { COVENANT_CUDA_LIBRARY: library });
 
 test("devices are reported, or the reason why there are none", () => {
   const found = devices();
@@ -36,4 +43,18 @@ test("a missing or foreign library is a sentence, not a crash", () => {
   const foreign = reportWith(process.execPath);
   assert.deepEqual(foreign.devices, []);
   assert.match(foreign.report, /does not load|belongs to another build/);
+});
+
+test("a model for a device rejects with that sentence where there is no library", () => {
+  const program = `const shape = ${JSON.stringify(tinyShape)};
+try { await DeviceModel.create(shape, { parameters: initialParameters(shape, 1n) }); }
+catch (error) { print({ name: error.name, code: error.code, message: error.message }); }`;
+  const error = run<KernelError>(program, {
+    COVENANT_CUDA_LIBRARY: "/nowhere/libcovenant_cuda.so",
+  });
+  assert.deepEqual([error.name, error.code], ["KernelError", "COV_KERNELS_UNSUPPORTED"]);
+  assert.match(
+    error.message,
+    /^CUDA is not available: there is no \/nowhere\/libcovenant_cuda\.so/,
+  );
 });

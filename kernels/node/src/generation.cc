@@ -149,7 +149,7 @@ uint32_t request_count(const Napi::Array& requests, const Napi::Array& outputs) 
 
 }  // namespace
 
-void prepare_generate(const Napi::CallbackInfo& info, ModelEngine& engine, Job& job) {
+void prepare_generate(const Napi::CallbackInfo& info, const ModelHandle& of, Job& job) {
   const Napi::Array requests = array_of(info[0], "requests");
   const Napi::Object object = object_of(info[1], "options");
   const Napi::Array outputs = array_of(info[2], "outputs");
@@ -176,10 +176,8 @@ void prepare_generate(const Napi::CallbackInfo& info, ModelEngine& engine, Job& 
                                             work->requests.back(), dims, work->options.top_count,
                                             job));
   }
-  job.run = [work, raw = &engine] {
-    return cov_model_generate(raw->model, work->requests.data(),
-                              static_cast<int32_t>(work->requests.size()), &work->options,
-                              work->outputs.data());
+  job.run = [work, raw = of.engine.get()] {
+    return raw->calls->generate(work->requests, work->options, work->outputs.data());
   };
   job.result = [work](Napi::Env env) -> Napi::Value {
     Napi::Array list = Napi::Array::New(env, work->outputs.size());
@@ -242,7 +240,7 @@ cov_replay_output replay_output(const Napi::Object& object, uint64_t tokens, int
 
 }  // namespace
 
-void prepare_replay(const Napi::CallbackInfo& info, ModelEngine& engine, Job& job) {
+void prepare_replay(const Napi::CallbackInfo& info, const ModelHandle& of, Job& job) {
   const Napi::Array requests = array_of(info[0], "requests");
   const Napi::Object object = object_of(info[1], "options");
   const Napi::Array outputs = array_of(info[2], "outputs");
@@ -258,12 +256,10 @@ void prepare_replay(const Napi::CallbackInfo& info, ModelEngine& engine, Job& jo
     work->outputs.push_back(
         replay_output(object_of(outputs.Get(i), "an output"), tokens, dims, job));
   }
-  job.run = [work, cancel = job.cancel, raw = &engine] {
+  job.run = [work, cancel = job.cancel, raw = of.engine.get()] {
     const cov_replay_options options = {work->fingerprinted ? &work->fingerprint : nullptr, cancel,
                                         work->weights};
-    return cov_model_replay(raw->model, work->requests.data(),
-                            static_cast<int32_t>(work->requests.size()), &options,
-                            work->outputs.data());
+    return raw->calls->replay(work->requests, options, work->outputs.data());
   };
 }
 

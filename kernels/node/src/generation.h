@@ -3,8 +3,8 @@
 
 #include <napi.h>
 
+#include "adapter.h"
 #include "jobs.h"
-#include "model_engine.h"
 
 namespace covenant_node {
 
@@ -22,9 +22,9 @@ cov_generate_request request_of(const Napi::Object& object);
 //   -> Promise<{tokenCount, stopped}[]>
 // onToken(request, index, token, logProb) is called on the JavaScript thread, in order, before the
 // promise settles.
-void prepare_generate(const Napi::CallbackInfo& info, ModelEngine& engine, Job& job);
+void prepare_generate(const Napi::CallbackInfo& info, const ModelHandle& of, Job& job);
 
 // replay(requests, {fingerprint?, weights?, cancel: Int32Array(1)}, outputs) -> Promise<void>
-void prepare_replay(const Napi::CallbackInfo& info, ModelEngine& engine, Job& job);
+void prepare_replay(const Napi::CallbackInfo& info, const ModelHandle& of, Job& job);
 
 }  // namespace covenant_node

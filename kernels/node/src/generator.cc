@@ -304,7 +304,7 @@ class Generator : public Napi::ObjectWrap<Generator> {
 
 }  // namespace
 
-void prepare_generator(const Napi::CallbackInfo& info, ModelHandle of, Job& job) {
+void prepare_generator(const Napi::CallbackInfo& info, const ModelHandle& of, Job& job) {
   const Napi::Object object = object_of(info[0], "options");
   cov_generator_options options{};
   options.weights = weights_of(object);
@@ -312,7 +312,7 @@ void prepare_generator(const Napi::CallbackInfo& info, ModelHandle of, Job& job)
   options.step_rows = integer(object, "stepRows", 0, 65536);
   options.page_limit = integer(object, "pageLimit", 0, INT32_MAX);
   options.request_limit = integer(object, "requestLimit", 0, 1 << 20);
-  const auto engine = std::make_shared<GeneratorEngine>(std::move(of));
+  const auto engine = std::make_shared<GeneratorEngine>(of);
   job.run = [options, raw = engine.get()] {
     const cov_status status = cov_generator_create(raw->model->model, &options, &raw->generator);
     if (status.code == COV_OK) raw->state = cov_generator_get_state(raw->generator);

@@ -20,6 +20,6 @@ namespace covenant_node {
 //   close() -> Promise<void>
 // onEvents gets an array of {key, index, token, logProb, finish, fingerprint?, topTokens?,
 // topLogProbs?, error?} after each step.
-void prepare_generator(const Napi::CallbackInfo& info, ModelHandle of, Job& job);
+void prepare_generator(const Napi::CallbackInfo& info, const ModelHandle& of, Job& job);
 
 }  // namespace covenant_node

@@ -22,6 +22,7 @@ import {
   tensorTable,
 } from "./index.ts";
 import { adamw, tinyBatch, tinyRequest, tinyShape } from "./test-support.ts";
+import { emulateDevices } from "./testing.ts";
 
 const invalid = (error: unknown) =>
   error instanceof KernelError &&
@@ -72,6 +73,7 @@ test("arrays of a wrong type, shared, resizable or transferred away are refused 
       const wrong = () => make() as Float32Array;
       const calls: (() => Promise<unknown>)[] = [
         () => model.backward(wrong()),
+        () => model.write("parameters", wrong()),
         () => stateRoot(wrong(), tensors),
         () => applyMerged(wrong(), body, tensors, 1),
         () => applyUpdate(wrong(), body, tensors, 1, format),
@@ -139,6 +141,10 @@ test("numbers that are NaN, negative, huge or no numbers are refused everywhere"
         await assert.rejects(call(), typed, `call ${i} with ${String(wrong)}`);
       }
       if (wrong === undefined || wrong === null) continue;
+      const one = new Float32Array(1);
+      await assert.rejects(model.write("gradients", one, { offset: wrong }), typed, String(wrong));
+      await assert.rejects(model.read("gradients", { offset: wrong }), typed, String(wrong));
+      await assert.rejects(model.read("gradients", { count: wrong }), typed, String(wrong));
       await assert.rejects(Model.create(tinyShape, { threads: wrong }), typed, String(wrong));
       if (wrong !== 2 ** 53) {
         await assert.rejects(model.createGenerator({ maxBatch: wrong }), typed, String(wrong));
@@ -273,6 +279,17 @@ test("a process may exit while jobs run", () => {
     5,
   );
   leave("busy(); process.on('exit', () => { process.exitCode = 6; }); process.exit();", 6);
+});
+
+const noDevices = emulateDevices(1);
+test("a process may exit while jobs run on a device", { skip: noDevices ?? false }, () => {
+  leave(
+    `const device = await kernels.DeviceModel.create(support.tinyShape);
+     device.generate(requests.slice(0, 50), { onToken() {} }).catch(() => {});
+     for (let i = 0; i < 20; i++) device.trainStep(support.tinyBatch(), support.adamw).catch(() => {});
+     setTimeout(() => process.exit(8), 30);`,
+    8,
+  );
 });
 
 test("an uncaught error while jobs run ends the process as usual", () => {

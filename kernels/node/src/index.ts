@@ -1,5 +1,6 @@
 export { Adapter } from "./adapter.ts";
 export { applyDelta, decodeActivations, encodeActivations, encodeDelta } from "./codec.ts";
+export { DeviceModel } from "./device-model.ts";
 export { devices } from "./devices.ts";
 export { KernelError, type KernelErrorCode, kernelErrorCodes } from "./errors.ts";
 export { Generator } from "./generator.ts";
@@ -16,5 +17,6 @@ export {
   stateRoot,
 } from "./sparse.ts";
 export { initialParameters, machine, tensorTable, tensorTableRoot } from "./tables.ts";
+export type { TrainableModel } from "./trainable.ts";
 export type * from "./types.ts";
 export { adapterTargets } from "./types.ts";

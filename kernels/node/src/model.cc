@@ -1,12 +1,9 @@
 // The class Model: a model with an engine thread of its own, or adapters of one. Outputs are typed
 // arrays that the caller allocated, so they are not copied on the way.
 #include <atomic>
-#include <cmath>
 #include <functional>
 #include <memory>
 #include <mutex>
-#include <string>
-#include <vector>
 
 #include "adapter.h"
 #include "bindings.h"
@@ -15,58 +12,19 @@
 #include "generator.h"
 #include "jobs.h"
 #include "model_engine.h"
+#include "training.h"
 
 namespace covenant_node {
 namespace {
-
-void require_length(Napi::Env env, uint64_t actual, uint64_t wanted, const char* name) {
-  if (actual != wanted) {
-    throw invalid(env, std::string(name) + " has " + std::to_string(actual) +
-                           " elements instead of " + std::to_string(wanted));
-  }
-}
-
-// A batch and its numbers: copied, because tokens that change after they were checked would be read
-// out of bounds.
-struct OwnBatch {
-  std::vector<int32_t> tokens, targets;
-  cov_batch batch;
-};
-
-std::shared_ptr<const OwnBatch> batch_of(const Napi::Value& value) {
-  const Napi::Object object = object_of(value, "batch");
-  const View<int32_t> tokens = int32(object.Get("tokens"), "tokens");
-  const View<int32_t> targets = int32(object.Get("targets"), "targets");
-  const auto own = std::make_shared<OwnBatch>();
-  cov_batch& batch = own->batch;
-  batch.sequences = integer(object, "sequences", 1, INT32_MAX);
-  batch.sequence_length = integer(object, "sequenceLength", 1, INT32_MAX);
-  const uint64_t positions =
-      static_cast<uint64_t>(batch.sequences) * static_cast<uint64_t>(batch.sequence_length);
-  require_length(value.Env(), tokens.length, positions, "tokens");
-  require_length(value.Env(), targets.length, positions, "targets");
-  own->tokens.assign(tokens.data, tokens.data + positions);
-  own->targets.assign(targets.data, targets.data + positions);
-  batch.tokens = own->tokens.data();
-  batch.targets = own->targets.data();
-  return own;
-}
-
-// {cancel?: Int32Array(1)}: a job that waits when it is set does not run.
-void take_cancel(const Napi::Value& value, Job& job) {
-  if (value.IsUndefined()) return;
-  const View<int32_t> flag = int32(object_of(value, "options").Get("cancel"), "cancel");
-  if (flag.length != 1) throw invalid(value.Env(), "cancel must have one element");
-  job.pin(flag.value);
-  job.cancel = flag.data;
-}
 
 class Model : public Napi::ObjectWrap<Model> {
  public:
   static Napi::Function define(Napi::Env env) {
     return DefineClass(
         env, "Model",
-        {InstanceMethod<&Model::view>("view"), InstanceMethod<&Model::forward>("forward"),
+        {InstanceMethod<&Model::view>("view"), InstanceMethod<&Model::length>("length"),
+         InstanceMethod<&Model::read>("read"), InstanceMethod<&Model::write>("write"),
+         InstanceMethod<&Model::forward>("forward"),
          InstanceMethod<&Model::backward>("backward"),
          InstanceMethod<&Model::optimizer_step>("optimizerStep"),
          InstanceMethod<&Model::train_step>("trainStep"),
@@ -80,7 +38,7 @@ class Model : public Napi::ObjectWrap<Model> {
          InstanceMethod<&Model::memory>("memory"), InstanceMethod<&Model::close>("close")});
   }
 
-  // Made by createModel only, which passes a shared engine.
+  // Made by new_model_object only, which passes a shared engine.
   explicit Model(const Napi::CallbackInfo& info) : Napi::ObjectWrap<Model>(info) {
     if (!info[0].IsExternal()) throw invalid(info.Env(), "a model is made by Model.create");
     const ModelHandle& handle = *info[0].As<Napi::External<ModelHandle>>().Data();
@@ -106,6 +64,13 @@ class Model : public Napi::ObjectWrap<Model> {
     return engine_->submit(std::move(job));
   }
 
+  using Prepare = void(const Napi::CallbackInfo&, const ModelHandle&, Job&);
+  Napi::Value prepared(const Napi::CallbackInfo& info, Prepare* prepare) {
+    auto job = new_job(info);
+    prepare(info, {engine_, adapter_}, *job);
+    return submit(std::move(job));
+  }
+
   void require_open(Napi::Env env) const {
     if (engine_->queue->closed())
       throw error_with_code(env, "COV_KERNELS_CLOSED", "the model is closed");
@@ -118,6 +83,12 @@ class Model : public Napi::ObjectWrap<Model> {
     return adapter_->owner->lora;
   }
 
+  // For what only models on the CPU have.
+  void require_cpu(Napi::Env env) const {
+    if (engine_->on_device)
+      throw error_with_code(env, "COV_KERNELS_UNSUPPORTED", "the model is on a CUDA device");
+  }
+
   void require_adapter(Napi::Env env) const {
     if (adapter_ == nullptr) throw invalid(env, "this is a model and not an adapter");
   }
@@ -126,8 +97,8 @@ class Model : public Napi::ObjectWrap<Model> {
   Napi::Value view(const Napi::CallbackInfo& info) {
     const Napi::Env env = info.Env();
     require_open(env);
-    const int32_t which = info[0].IsNumber() ? info[0].As<Napi::Number>().Int32Value() : -1;
-    if (which < COV_PARAMETERS || which > COV_SECOND_MOMENT) throw invalid(env, "no such buffer");
+    require_cpu(env);
+    const int32_t which = integer_value(info[0], "buffer", COV_PARAMETERS, COV_SECOND_MOMENT);
     float* data = nullptr;
     uint64_t length = 0;
     // Buffers other than the parameters are allocated on first use, which must not meet a running
@@ -150,119 +121,37 @@ class Model : public Napi::ObjectWrap<Model> {
     return Napi::Float32Array::New(env, length, buffer, 0);
   }
 
-  // (batch, {keepActivations, topCount, temperature}, {logProbs, entropy, topTokens?,
-  // topLogProbs?}) -> Promise<void>
-  Napi::Value forward(const Napi::CallbackInfo& info) {
-    const Napi::Env env = info.Env();
-    auto job = new_job(info);
-    const auto own = batch_of(info[0]);
-    const cov_batch& batch = own->batch;
-    const Napi::Object object = object_of(info[1], "options");
-    const cov_forward_options options{object.Get("keepActivations").ToBoolean() ? 1 : 0,
-                                      integer(object, "topCount", 0, 256),
-                                      static_cast<float>(number(object, "temperature"))};
-    const uint64_t positions =
-        static_cast<uint64_t>(batch.sequences) * static_cast<uint64_t>(batch.sequence_length);
-    const uint64_t tops = positions * static_cast<uint64_t>(options.top_count);
-    const Napi::Object arrays = object_of(info[2], "output");
-    const View<float> log_probs = float32(arrays.Get("logProbs"), "logProbs");
-    const View<float> entropy = float32(arrays.Get("entropy"), "entropy");
-    const View<int32_t> top_tokens = optional_int32(arrays.Get("topTokens"), "topTokens");
-    const View<float> top_log_probs = optional_float32(arrays.Get("topLogProbs"), "topLogProbs");
-    require_length(env, log_probs.length, positions, "logProbs");
-    require_length(env, entropy.length, positions, "entropy");
-    if (options.top_count > 0) {
-      require_length(env, top_tokens.length, tops, "topTokens");
-      require_length(env, top_log_probs.length, tops, "topLogProbs");
-    }
-    for (const Napi::Value& value :
-         {log_probs.value, entropy.value, top_tokens.value, top_log_probs.value}) {
-      job->pin(value);
-    }
-    const cov_forward_output output{log_probs.data, entropy.data,
-                                    options.top_count > 0 ? top_tokens.data : nullptr,
-                                    options.top_count > 0 ? top_log_probs.data : nullptr};
-    job->run = [=, engine = engine_.get()] {
-      return cov_model_forward(engine->model, &own->batch, &options, &output);
-    };
-    return submit(std::move(job));
+  // () -> floats in each buffer
+  Napi::Value length(const Napi::CallbackInfo& info) {
+    const uint64_t length = adapter_ == nullptr ? engine_->length : adapter_->length;
+    return Napi::Number::New(info.Env(), static_cast<double>(length));
   }
 
-  // (coefficients) -> Promise<void>
-  Napi::Value backward(const Napi::CallbackInfo& info) {
-    auto job = new_job(info);
-    const View<float> coefficients = float32(info[0], "coefficients");
-    job->pin(coefficients.value);
-    job->run = [=, engine = engine_.get()] {
-      return cov_model_backward(engine->model, coefficients.data, coefficients.length);
-    };
-    return submit(std::move(job));
-  }
-
-  // (optimizer) -> Promise<{gradientNorm}>
+  // See training.h
+  Napi::Value read(const Napi::CallbackInfo& info) { return prepared(info, prepare_read); }
+  Napi::Value write(const Napi::CallbackInfo& info) { return prepared(info, prepare_write); }
+  Napi::Value forward(const Napi::CallbackInfo& info) { return prepared(info, prepare_forward); }
+  Napi::Value backward(const Napi::CallbackInfo& info) { return prepared(info, prepare_backward); }
   Napi::Value optimizer_step(const Napi::CallbackInfo& info) {
-    auto job = new_job(info);
-    const cov_adamw_options options = adamw_of(info[0]);
-    const auto norm = std::make_shared<float>(0.0f);
-    job->run = [=, engine = engine_.get(), adapter = adapter_.get()] {
-      return adapter == nullptr
-                 ? cov_model_optimizer_step(engine->model, &options, norm.get())
-                 : cov_lora_optimizer_step(adapter->owner->lora, &options, norm.get());
-    };
-    job->result = [norm](Napi::Env env) -> Napi::Value {
-      Napi::Object result = Napi::Object::New(env);
-      result.Set("gradientNorm", *norm);
-      return result;
-    };
-    return submit(std::move(job));
+    return prepared(info, prepare_optimizer_step);
   }
-
-  // (batch, optimizer) -> Promise<{loss, gradientNorm}>
   Napi::Value train_step(const Napi::CallbackInfo& info) {
-    struct Outcome {
-      double loss = 0;
-      float norm = 0;
-    };
-    auto job = new_job(info);
-    const auto own = batch_of(info[0]);
-    const cov_adamw_options options = adamw_of(info[1]);
-    take_cancel(info[2], *job);
-    const auto outcome = std::make_shared<Outcome>();
-    job->run = [=, engine = engine_.get()] {
-      return cov_model_train_step(engine->model, &own->batch, &options, &outcome->loss,
-                                  &outcome->norm);
-    };
-    job->result = [outcome](Napi::Env env) -> Napi::Value {
-      Napi::Object result = Napi::Object::New(env);
-      result.Set("loss", outcome->loss);
-      result.Set("gradientNorm", outcome->norm);
-      return result;
-    };
-    return submit(std::move(job));
+    return prepared(info, prepare_train_step);
   }
 
   // See generation.h
-  Napi::Value generate(const Napi::CallbackInfo& info) {
-    auto job = new_job(info);
-    prepare_generate(info, *engine_, *job);
-    return submit(std::move(job));
-  }
-
-  Napi::Value replay(const Napi::CallbackInfo& info) {
-    auto job = new_job(info);
-    prepare_replay(info, *engine_, *job);
-    return submit(std::move(job));
-  }
+  Napi::Value generate(const Napi::CallbackInfo& info) { return prepared(info, prepare_generate); }
+  Napi::Value replay(const Napi::CallbackInfo& info) { return prepared(info, prepare_replay); }
 
   // See generator.h
   Napi::Value create_generator(const Napi::CallbackInfo& info) {
-    auto job = new_job(info);
-    prepare_generator(info, {engine_, adapter_}, *job);
-    return submit(std::move(job));
+    require_cpu(info.Env());
+    return prepared(info, prepare_generator);
   }
 
   // See adapter.h
   Napi::Value create_adapter(const Napi::CallbackInfo& info) {
+    require_cpu(info.Env());
     auto job = new_job(info);
     prepare_adapter(info, engine_, *job);
     return engine_->submit(std::move(job));
@@ -299,12 +188,9 @@ class Model : public Napi::ObjectWrap<Model> {
   void set_step_count(const Napi::CallbackInfo& info) {
     const Napi::Env env = info.Env();
     require_open(env);
-    const double count = info[0].IsNumber() ? info[0].As<Napi::Number>().DoubleValue() : -1;
-    if (!(count >= 0 && count <= 9007199254740991.0) || count != std::floor(count))
-      throw invalid(env, "optimizerStepCount must be a count");
+    const auto steps = static_cast<int64_t>(count_of(info[0], "optimizerStepCount"));
     const std::lock_guard lock(engine_->busy);
-    const auto steps = static_cast<int64_t>(count);
-    throw_if_failed(env, adapter_ == nullptr ? cov_model_set_step_count(engine_->model, steps)
+    throw_if_failed(env, adapter_ == nullptr ? engine_->calls->set_step_count(steps)
                                              : cov_lora_set_step_count(lora(env), steps));
     adapter_ == nullptr ? engine_->note() : adapter_->note();
   }
@@ -330,44 +216,6 @@ class Model : public Napi::ObjectWrap<Model> {
   std::shared_ptr<Adapter> adapter_;  // null: the model itself
 };
 
-// undefined, "f32" or "bf16"
-int32_t compute_of(const Napi::Value& value) {
-  if (value.IsUndefined()) return COV_COMPUTE_F32;
-  const std::string name = value.IsString() ? value.As<Napi::String>().Utf8Value() : "";
-  if (name == "f32") return COV_COMPUTE_F32;
-  if (name == "bf16") return COV_COMPUTE_BF16;
-  throw invalid(value.Env(), "compute must be \"f32\" or \"bf16\"");
-}
-
-// (shape, {parameters?, threads?, memoryLimitBytes?, compute?}) -> Promise<Model>
-Napi::Value create_model(const Napi::CallbackInfo& info) {
-  const Napi::Env env = info.Env();
-  const cov_model_shape shape = shape_of(info[0]);
-  throw_if_failed(env, cov_shape_check(&shape));
-  const Napi::Object object = object_of(info[1], "options");
-  const View<float> parameters = optional_float32(object.Get("parameters"), "parameters");
-  cov_model_options options{};
-  options.parameters = parameters.data;
-  options.parameter_count = parameters.length;
-  options.threads = integer_or(object, "threads", 0, 256, 0);
-  options.compute = compute_of(object.Get("compute"));
-  if (!object.Get("memoryLimitBytes").IsUndefined()) {
-    const double limit = number(object, "memoryLimitBytes");
-    if (!(limit >= 0 && limit <= 9007199254740991.0))
-      throw invalid(env, "memoryLimitBytes must be a count");
-    options.memory_limit_bytes = static_cast<uint64_t>(limit);
-  }
-  const auto engine = std::make_shared<ModelEngine>(addon_data(env).registry);
-  auto job = std::make_unique<Job>(env, addon_data(env).mailbox);
-  job->pin(parameters.value);
-  // The engine outlives the job, because the job's result holds it; the thread itself must not.
-  job->run = [=, raw = engine.get()] { return cov_model_create(&shape, &options, &raw->model); };
-  job->result = [engine](Napi::Env result_env) {
-    return new_model_object(result_env, {engine, nullptr});
-  };
-  return engine->submit(std::move(job));
-}
-
 }  // namespace
 
 Napi::Value new_model_object(Napi::Env env, ModelHandle handle) {
@@ -378,7 +226,6 @@ void export_model(Napi::Env env, Napi::Object exports) {
   const Napi::Function model_class = Model::define(env);
   addon_data(env).model_class = Napi::Persistent(model_class);
   exports.Set("Model", model_class);
-  exports.Set("createModel", Napi::Function::New(env, create_model, "createModel"));
 }
 
 }  // namespace covenant_node

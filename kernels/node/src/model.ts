@@ -1,15 +1,16 @@
 import { Adapter } from "./adapter.ts";
 import { awaitKernel } from "./errors.ts";
+import { HostTrainable } from "./host-trainable.ts";
 import { type NativeModel, native } from "./native.ts";
 import { tensorTable } from "./tables.ts";
-import { Trainable } from "./trainable.ts";
+import type { TrainableModel } from "./trainable.ts";
 import type { AdapterOptions, ModelOptions, ModelShape, TensorInfo } from "./types.ts";
 
 /**
  * A model with an engine thread of its own. Calls queue up and run in the order they were made; none blocks
  * JavaScript. Buffers handed in must stay untouched until the promise settles.
  */
-export class Model extends Trainable {
+export class Model extends HostTrainable implements TrainableModel {
   readonly shape: ModelShape;
   readonly tensors: readonly TensorInfo[];
 
@@ -36,10 +37,7 @@ export class Model extends Trainable {
     return awaitKernel(() => Adapter.create(this.native, this.shape, options));
   }
 
-  /**
-   * Gives the model up: the call under way is finished or cancelled, waiting ones reject with COV_KERNELS_CLOSED, as do
-   * all later ones. Safe to call at any time and more than once.
-   */
+  /** See {@link TrainableModel.close}. */
   close(): void {
     this.native.close();
     this.dropViews();

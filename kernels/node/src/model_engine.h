@@ -5,17 +5,19 @@
 #include <memory>
 #include <mutex>
 
-#include "covenant/model.h"
 #include "jobs.h"
+#include "model_calls.h"
 
 namespace covenant_node {
 
 struct ModelEngine {
-  explicit ModelEngine(std::shared_ptr<Registry> registry)
-      // When the thread ends, the handle goes; views that are still alive keep the buffers.
-      : queue(std::make_unique<JobQueue>(std::move(registry), [this] {
-          cov_model_release(model);
+  ModelEngine(std::shared_ptr<Registry> registry, const cov_model_shape& shape, bool is_on_device)
+      : length(cov_parameter_count(&shape)),
+        on_device(is_on_device),
+        // When the thread ends, the model goes; views that are still alive keep the buffers.
+        queue(std::make_unique<JobQueue>(std::move(registry), [this] {
           model = nullptr;
+          calls.reset();
         })) {}
   ~ModelEngine() { queue->join(); }
 
@@ -32,13 +34,18 @@ struct ModelEngine {
 
   // Copies what getters show, so that they never wait for a job. Call with `busy` held.
   void note() {
-    if (model == nullptr) return;
-    steps = cov_model_step_count(model);
-    memory_bytes = cov_model_memory_bytes(model);
-    memory_peak_bytes = cov_model_memory_peak_bytes(model);
+    if (calls == nullptr) return;
+    steps = calls->step_count();
+    uint64_t bytes = 0, peak_bytes = 0;
+    calls->memory(&bytes, &peak_bytes);
+    memory_bytes = bytes;
+    memory_peak_bytes = peak_bytes;
   }
 
-  cov_model* model = nullptr;
+  const uint64_t length;  // floats in each buffer
+  const bool on_device;
+  std::unique_ptr<ModelCalls> calls;
+  cov_model* model = nullptr;  // that of the calls on the CPU, for adapters and generators
   std::recursive_mutex busy;  // what a job frees may ask for it again
   std::atomic<int64_t> steps{0};
   std::atomic<uint64_t> memory_bytes{0};

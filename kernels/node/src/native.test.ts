@@ -19,6 +19,7 @@ const exported: Record<keyof NativeBinding, true> = {
   applyMerged: true,
   applyUpdate: true,
   compress: true,
+  createDeviceModel: true,
   createModel: true,
   decode: true,
   decodeActivations: true,
@@ -49,9 +50,11 @@ const methods: Record<keyof NativeModel, true> = {
   createGenerator: true,
   forward: true,
   generate: true,
+  length: true,
   memory: true,
   merge: true,
   optimizerStep: true,
+  read: true,
   release: true,
   replay: true,
   setStepCount: true,
@@ -59,6 +62,7 @@ const methods: Record<keyof NativeModel, true> = {
   trainStep: true,
   unmerge: true,
   view: true,
+  write: true,
 };
 
 test("the addon exports exactly what the binding type declares", () => {

@@ -1,6 +1,7 @@
 import { loadAddon } from "./addon.ts";
 import type {
   Batch,
+  DevicePlace,
   DeviceReport,
   FingerprintOptions,
   GeneratorOptions,
@@ -87,10 +88,29 @@ interface NativeForwardOutput {
   topLogProbs: Float32Array | undefined;
 }
 
-/** The class Model of the addon: a model, or adapters of one. */
+/** A model on devices as the addon takes it. */
+interface NativeDeviceOptions {
+  devices: readonly number[];
+  /** Devices that share the layers of one replica. */
+  stages: number;
+  parameters: Float32Array | undefined;
+  memoryLimitBytes: number | undefined;
+  compute: "f32" | "bf16" | undefined;
+  vendorProducts: boolean;
+  nccl: boolean;
+}
+
+/** One of a model's buffers: 0 parameters, 1 gradients, 2 first moment, 3 second moment. */
+type NativeBuffer = 0 | 1 | 2 | 3;
+
+/** The class Model of the addon: a model on the CPU or on devices, or adapters of one. */
 export interface NativeModel {
-  /** 0 parameters, 1 gradients, 2 first moment, 3 second moment. */
-  view(which: 0 | 1 | 2 | 3): Float32Array;
+  /** On the CPU only, like createGenerator and createAdapter. */
+  view(which: NativeBuffer): Float32Array;
+  /** Floats in each buffer. */
+  length(): number;
+  read(which: NativeBuffer, offset: number, values: Float32Array): Promise<void>;
+  write(which: NativeBuffer, offset: number, values: Float32Array): Promise<void>;
   forward(
     batch: Batch,
     options: { keepActivations: boolean; topCount: number; temperature: number },
@@ -170,6 +190,10 @@ export interface NativeBinding {
   Model: { prototype: NativeModel };
   Generator: { prototype: NativeGenerator };
   createModel(shape: ModelShape, options: ModelOptions): Promise<NativeModel>;
+  createDeviceModel(
+    shape: ModelShape,
+    options: NativeDeviceOptions,
+  ): Promise<{ model: NativeModel; places: DevicePlace[]; report: string }>;
   tensorTable(shape: ModelShape): TensorInfo[];
   tensorTableRoot(tensors: readonly TensorInfo[]): Uint8Array;
   initialParameters(shape: ModelShape, seed: bigint): Float32Array;

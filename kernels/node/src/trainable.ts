@@ -1,58 +1,73 @@
 import { cancellation, throwIfAborted } from "./cancellation.ts";
-import { awaitKernel, callKernel } from "./errors.ts";
+import { awaitKernel, callKernel, KernelError } from "./errors.ts";
 import * as generation from "./generation.ts";
-import { Generator } from "./generator.ts";
 import type { NativeModel } from "./native.ts";
 import type {
   Batch,
+  BufferName,
+  BufferRange,
   ForwardOptions,
   ForwardResult,
   GenerateOptions,
   GenerateRequest,
   GenerateResult,
-  GeneratorOptions,
   JobOptions,
+  ModelShape,
   OptimizerOptions,
   ReplayOptions,
   ReplayRequest,
   ReplayResult,
+  TensorInfo,
 } from "./types.ts";
 
-/** The live buffers, in the addon's numbering. */
-const buffers = { parameters: 0, gradients: 1, firstMoment: 2, secondMoment: 3 } as const;
+/** The buffers in the addon's numbering. */
+export const buffers = { parameters: 0, gradients: 1, firstMoment: 2, secondMoment: 3 } as const;
 
-/** What models and adapters have in common: flat buffers that learn, and calls on the model's engine thread. */
+/** Floats of zeros that are written at once. */
+const zerosMax = 1 << 20;
+
+/**
+ * What models and adapters have in common, wherever they compute: flat buffers that learn, and calls on the model's
+ * engine thread.
+ */
 export abstract class Trainable {
   protected readonly native: NativeModel;
   readonly #maxPositions: number;
-  readonly #views = new Map<number, Float32Array>();
 
   protected constructor(native: NativeModel, maxPositions: number) {
     this.native = native;
     this.#maxPositions = maxPositions;
   }
 
-  /**
-   * Live view of the parameters: what is written here is what the next call uses. Not to be touched while a call is
-   * under way. A view stays valid after its owner is given up for as long as it is referenced.
-   */
-  get parameters(): Float32Array {
-    return this.#view(buffers.parameters);
+  /** A copy of a buffer or of a part of it, as the calls made before leave it. */
+  read(buffer: BufferName, { offset = 0, count }: BufferRange = {}): Promise<Float32Array> {
+    return awaitKernel(async () => {
+      const rest = Math.max(0, this.native.length() - offset);
+      const values = new Float32Array(checkedCount(count ?? rest, rest));
+      await this.native.read(buffers[buffer], offset, values);
+      return values;
+    });
   }
 
-  /** Live view like {@link parameters}; allocated on first use, which waits for the call under way. */
-  get gradients(): Float32Array {
-    return this.#view(buffers.gradients);
+  /** Copies values to a buffer, from float `offset` on, for the calls made after. */
+  write(
+    buffer: BufferName,
+    values: Float32Array,
+    { offset = 0 }: { offset?: number } = {},
+  ): Promise<void> {
+    return awaitKernel(() => this.native.write(buffers[buffer], offset, values));
   }
 
-  /** Live view like {@link gradients}. */
-  get firstMoment(): Float32Array {
-    return this.#view(buffers.firstMoment);
-  }
-
-  /** Live view like {@link gradients}. */
-  get secondMoment(): Float32Array {
-    return this.#view(buffers.secondMoment);
+  /** Sets the gradients to zero. */
+  clearGradients(): Promise<void> {
+    return awaitKernel(async () => {
+      const length = this.native.length();
+      const zeros = new Float32Array(Math.min(length, zerosMax));
+      for (let offset = 0; offset < length; offset += zerosMax) {
+        const part = zeros.subarray(0, Math.min(zerosMax, length - offset));
+        await this.native.write(buffers.gradients, offset, part);
+      }
+    });
   }
 
   /** Optimizer steps done, used by AdamW's bias correction; set it when restoring a state, between calls. */
@@ -127,26 +142,30 @@ export abstract class Trainable {
     );
   }
 
-  /** A long-lived generator for concurrent callers, with a snapshot of the parameters. */
-  createGenerator(options: GeneratorOptions = {}): Promise<Generator> {
-    return awaitKernel(() => Generator.create(this.native, options));
-  }
-
   /** What the bound sampler would have drawn where a claimed completion stands, by one prefill. */
   replay(requests: readonly ReplayRequest[], options: ReplayOptions = {}): Promise<ReplayResult[]> {
     return awaitKernel(() => generation.replay(this.native, requests, options));
   }
+}
 
-  /** Forgets the views, so that their memory can go. */
-  protected dropViews(): void {
-    this.#views.clear();
-  }
+/** A count of floats that an array can be made for; what is more than there is to read is an error of the kernels. */
+function checkedCount(count: number, rest: number): number {
+  if (Number.isInteger(count) && count >= 0 && count <= rest) return count;
+  throw new KernelError(
+    "COV_KERNELS_OUT_OF_RANGE",
+    `${count} floats cannot be read where the buffer has ${rest} left.`,
+  );
+}
 
-  #view(which: 0 | 1 | 2 | 3): Float32Array {
-    const known = this.#views.get(which);
-    if (known) return known;
-    const view = callKernel(() => this.native.view(which));
-    this.#views.set(which, view);
-    return view;
-  }
+/** A whole model, on the CPU or on CUDA devices: who trains with this takes either. */
+export interface TrainableModel extends Pick<Trainable, keyof Trainable> {
+  readonly shape: ModelShape;
+  readonly tensors: readonly TensorInfo[];
+  /** Bytes the model holds, of all its devices together, and the most it held, as of the end of the last call. */
+  readonly memory: { bytes: number; peakBytes: number };
+  /**
+   * Gives the model up: the call under way is finished or cancelled, waiting ones reject with COV_KERNELS_CLOSED, as do
+   * all later ones. Safe to call at any time and more than once.
+   */
+  close(): void;
 }

@@ -239,6 +239,42 @@ export interface ModelOptions {
   compute?: "f32" | "bf16";
 }
 
+/** The flat buffers of a model or of adapters. */
+export type BufferName = "parameters" | "gradients" | "firstMoment" | "secondMoment";
+
+/** Part of a buffer, in floats; all that follows `offset` without a count. */
+export interface BufferRange {
+  offset?: number;
+  count?: number;
+}
+
+export interface DeviceModelOptions {
+  /** Different indices of `devices()`; default: the first. */
+  devices?: readonly number[];
+  /**
+   * How several devices share the work. Each holds the whole model and takes part of every batch; or each holds some of
+   * the layers; or replicas of `stages` devices do both. Default: "data-parallel".
+   */
+  layout?: "data-parallel" | "layer-split" | { stages: number };
+  /** Initial values, copied; zeros without them. */
+  parameters?: Float32Array;
+  /** Cap of what the model allocates on each device; a call that would pass it fails with COV_KERNELS_MEMORY_LIMIT. */
+  memoryLimitBytes?: number;
+  /** "bf16": everything between products as well, on tensor cores, with other bits than on the CPU. Default: "f32". */
+  compute?: "f32" | "bf16";
+  /** What multiplies in bf16 training on one device: own kernels, or cuBLASLt where it is found. Default: "own". */
+  products?: "own" | "cublaslt";
+  /** What adds gradients between devices: copies in a fixed order, or NCCL where it is found. Default: "ordered". */
+  collectives?: "ordered" | "nccl";
+}
+
+/** The layers of a model that are on one device. */
+export interface DevicePlace {
+  device: number;
+  firstLayer: number;
+  layerCount: number;
+}
+
 /** How a run compresses its updates. */
 export interface SparseFormat {
   /** Values kept of 4096, 1 to 4096. */

@@ -1,0 +1,72 @@
+// The calls of the class Model by what computes them: the CPU, one CUDA device, or several. Only on the
+// engine thread, or with its `busy` held.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "covenant/device_model.h"
+#include "covenant/model.h"
+#include "covenant/parallel.h"
+
+namespace covenant_node {
+
+class ModelCalls {
+ public:
+  ModelCalls() = default;
+  ModelCalls(const ModelCalls&) = delete;
+  ModelCalls& operator=(const ModelCalls&) = delete;
+  virtual ~ModelCalls() = default;
+
+  // Copies to and from buffer `which` (a cov_buffer); the range is the callee's to check.
+  virtual cov_status read(int32_t which, uint64_t offset, uint64_t count, float* values) = 0;
+  virtual cov_status write(int32_t which, uint64_t offset, uint64_t count, const float* values) = 0;
+
+  virtual cov_status forward(const cov_batch& batch, const cov_forward_options& options,
+                             const cov_forward_output& output) = 0;
+  virtual cov_status backward(const float* coefficients, uint64_t count) = 0;
+  virtual cov_status optimizer_step(const cov_adamw_options& options, float* gradient_norm) = 0;
+  virtual cov_status train_step(const cov_batch& batch, const cov_adamw_options& options,
+                                double* loss, float* gradient_norm) = 0;
+  virtual cov_status generate(const std::vector<cov_generate_request>& requests,
+                              const cov_generate_options& options,
+                              cov_generate_output* outputs) = 0;
+  virtual cov_status replay(const std::vector<cov_replay_request>& requests,
+                            const cov_replay_options& options,
+                            const cov_replay_output* outputs) = 0;
+
+  virtual int64_t step_count() const = 0;
+  virtual cov_status set_step_count(int64_t count) = 0;
+  // Of all its devices together.
+  virtual void memory(uint64_t* bytes, uint64_t* peak_bytes) = 0;
+};
+
+// On the CPU; `model` is theirs.
+cov_status cpu_calls(const cov_model_shape& shape, const cov_model_options& options,
+                     std::unique_ptr<ModelCalls>& calls, cov_model** model);
+
+// Where the layers of a model are.
+struct DevicePlace {
+  int32_t device = 0, first_layer = 0, layers = 0;
+};
+
+struct DeviceModelOptions {
+  std::vector<int32_t> devices;
+  int32_t stages = 1;  // devices that share the layers of one replica
+  int32_t compute = COV_COMPUTE_F32;
+  bool vendor_products = false;  // on one device
+  int32_t collectives = COV_COLLECTIVES_ORDERED;
+  uint64_t memory_limit_bytes = 0;  // of each device
+};
+
+// On one CUDA device or on several. `report` says how they share the work.
+cov_status device_calls(const cov_model_shape& shape, const DeviceModelOptions& options,
+                        std::unique_ptr<ModelCalls>& calls, std::vector<DevicePlace>& places,
+                        std::string& report);
+
+// A range of a buffer on the CPU.
+cov_status check_range(uint64_t length, uint64_t offset, uint64_t count);
+
+}  // namespace covenant_node
