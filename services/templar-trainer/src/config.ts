@@ -1,6 +1,7 @@
 import { listenSchema, tlsSchema } from "@covenant/runtime";
 import { z } from "zod";
 import { BEHAVIOUR_NAMES } from "./behaviours/index.ts";
+import { isDevice } from "./open-model.ts";
 
 /** Configuration of a training peer; unknown keys are errors. */
 export const configSchema = z.strictObject({
@@ -25,7 +26,20 @@ export const configSchema = z.strictObject({
   validatorUrl: z.string().optional().describe("Validator to follow; default: from the ledger"),
   behaviour: z.enum(BEHAVIOUR_NAMES).default("honest").describe("How the peer makes updates"),
   verifyMerge: z.boolean().default(false).describe("Recompute merged updates from their parts"),
-  threads: z.int().min(1).max(256).default(1).describe("Threads of the engine"),
+  threads: z.int().min(1).max(256).default(1).describe("Threads of the engine on the CPU"),
+  device: z
+    .string()
+    .refine(isDevice, 'expected "cpu", "auto", "cuda" or indices as in "cuda:0,1"')
+    .default("cpu")
+    .describe("What trains: cpu, cuda, cuda:0,1, or auto: the first CUDA device, else the CPU"),
+  deviceLayout: z
+    .enum(["data-parallel", "layer-split"])
+    .default("data-parallel")
+    .describe("How several CUDA devices share the work"),
+  compute: z
+    .enum(["f32", "bf16"])
+    .default("f32")
+    .describe("Arithmetic of training; f32 has the same bits on every device"),
   checkpointBehindRounds: z
     .int()
     .min(1)

@@ -2,7 +2,6 @@ import { join } from "node:path";
 import { setTimeout as later } from "node:timers/promises";
 import type { Hotkey } from "@covenant/contracts";
 import { Trainer } from "@covenant/contracts/templar";
-import { Model } from "@covenant/kernels";
 import { connectLedger, type Ledger } from "@covenant/ledger";
 import { openFileObjectStore } from "@covenant/objects";
 import { loadRun, loadSamples } from "@covenant/runs";
@@ -16,6 +15,7 @@ import {
 import { behaviourOf } from "./behaviours/index.ts";
 import { type Config, configSchema } from "./config.ts";
 import { Gate } from "./gate.ts";
+import { openModel } from "./open-model.ts";
 import { runPeer } from "./peer-loop.ts";
 import { createRegistryClient } from "./registry-client.ts";
 import { RoundFeed } from "./round-feed.ts";
@@ -52,6 +52,7 @@ async function start(context: ServiceContext<Config>) {
     patient("the run on the ledger"),
   );
   const source = await loadSamples(objects, setup, "train");
+  const model = await openModel(setup.shape, config, { logger });
   const server = createServer(
     { name: "templar-trainer", listen: config.listen, tls: config.tls },
     { logger, clock },
@@ -69,7 +70,6 @@ async function start(context: ServiceContext<Config>) {
     { ledger },
   );
   const feed = new RoundFeed(0, { validators, clock, logger });
-  const model = await Model.create(setup.shape, { threads: config.threads });
   const { parameterCount } = setup;
   const owner = { runId: config.runId, hotkey: hotkey.address, parameterCount };
   const registry =

@@ -1,5 +1,5 @@
 import type { Hotkey } from "@covenant/contracts";
-import type { Model } from "@covenant/kernels";
+import type { TrainableModel } from "@covenant/kernels";
 import type { Ledger } from "@covenant/ledger";
 import type { SampleSource } from "@covenant/models";
 import type { ObjectStore } from "@covenant/objects";
@@ -34,7 +34,7 @@ export type PeerOptions = {
 export type Peer = PeerOptions & {
   setup: RunSetup;
   source: SampleSource;
-  model: Model;
+  model: TrainableModel;
   files: StateFiles;
   ledger: Ledger;
   objects: ObjectStore;

@@ -1,4 +1,5 @@
 import { PeerPhase } from "@covenant/contracts/templar";
+import type { TrainableModel } from "@covenant/kernels";
 import { sentForm } from "@covenant/runs";
 import {
   assignedSamples,
@@ -21,7 +22,7 @@ export async function produceUpdate(
   const { model, setup, hotkey, status, logger } = peer;
   const { round } = state;
   const samples = assignedSamples(setup.assignment, round, { uid, hotkey: hotkey.address });
-  loadIntoModel(peer, state);
+  await loadIntoModel(model, state);
   const closed = new AbortController();
   const signal = AbortSignal.any([peer.signal, closed.signal]);
   const watching = peer.feed
@@ -62,8 +63,8 @@ export async function produceUpdate(
       round,
       baseRoot: state.stateRoot,
       payload,
-      firstMoment: model.firstMoment.slice(),
-      secondMoment: model.secondMoment.slice(),
+      firstMoment: await model.read("firstMoment"),
+      secondMoment: await model.read("secondMoment"),
       errorFeedback,
       optimizerStepCount: model.optimizerStepCount,
     };
@@ -80,12 +81,13 @@ export async function produceUpdate(
 }
 
 /** Sets the model to a state: parameters, moments, step count. */
-export function loadIntoModel(peer: Peer, state: TrainerState): void {
-  const { model } = peer;
-  model.parameters.set(state.theta);
-  model.firstMoment.set(state.firstMoment);
-  model.secondMoment.set(state.secondMoment);
-  model.gradients.fill(0);
+async function loadIntoModel(model: TrainableModel, state: TrainerState): Promise<void> {
+  await Promise.all([
+    model.write("parameters", state.theta),
+    model.write("firstMoment", state.firstMoment),
+    model.write("secondMoment", state.secondMoment),
+    model.clearGradients(),
+  ]);
   model.optimizerStepCount = state.optimizerStepCount;
 }
 

@@ -1,4 +1,4 @@
-import type { Model } from "@covenant/kernels";
+import type { TrainableModel } from "@covenant/kernels";
 import type { Ledger } from "@covenant/ledger";
 import type { SampleSource } from "@covenant/models";
 import type { ObjectStore } from "@covenant/objects";
@@ -15,7 +15,7 @@ export type RoundWork = {
   /** Parameters at the start of the round; not to be changed. */
   theta: Float32Array;
   /** Holds the parameters of `theta` and the peer's moments; may be trained. */
-  model: Model;
+  model: TrainableModel;
   /** A copy of the peer's error feedback; changed in place by compression. */
   errorFeedback: Float32Array;
   /** The peer's assigned samples, in order. */

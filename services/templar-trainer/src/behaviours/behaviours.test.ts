@@ -1,20 +1,12 @@
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
-import { create } from "@bufbuild/protobuf";
-import { hotkeyFromSeed, sha256, signMessage } from "@covenant/contracts";
-import { ModelConfigSchema } from "@covenant/contracts/common";
-import { DataSetSchema, RunConfigSchema } from "@covenant/contracts/templar";
+import { hotkeyFromSeed, sha256 } from "@covenant/contracts";
 import { decode, initialParameters, Model, packUpdate } from "@covenant/kernels";
-import { SampleSource } from "@covenant/models";
-import { type RunSetup, setupOf } from "@covenant/runs";
+import type { SampleSource } from "@covenant/models";
+import type { RunSetup } from "@covenant/runs";
 import { createLogger, systemClock } from "@covenant/runtime";
-import {
-  assignedSamples,
-  buildHeader,
-  createRunConfig,
-  framePayload,
-  updateCommitment,
-} from "@covenant/sparseloco";
+import { assignedSamples, buildHeader, framePayload, updateCommitment } from "@covenant/sparseloco";
+import { tinyRun } from "../testing/tiny-run.ts";
 import type { RoundWork } from "./behaviour.ts";
 import { BEHAVIOUR_NAMES, behaviourOf } from "./index.ts";
 
@@ -25,38 +17,7 @@ let source: SampleSource;
 let model: Model;
 
 before(async () => {
-  const tokens = Uint16Array.from({ length: 64 * 9 }, (_, i) => (i * 7) % 16);
-  const data = new Uint8Array(tokens.buffer);
-  const shard = { key: "train/0", sha256: sha256(data), sampleCount: 64 };
-  const run = createRunConfig({
-    runId: "test",
-    model: create(ModelConfigSchema, {
-      vocabSize: 16,
-      hiddenSize: 8,
-      intermediateSize: 16,
-      numHiddenLayers: 1,
-      numAttentionHeads: 2,
-      numKeyValueHeads: 2,
-      maxPositionEmbeddings: 8,
-      ropeTheta: 10_000,
-      rmsNormEps: 1e-5,
-      tieWordEmbeddings: true,
-    }),
-    data: create(DataSetSchema, {
-      bucket: "run-test",
-      train: [shard],
-      heldOut: [shard],
-      sequenceLength: 8,
-      tokenizerKey: "t",
-      tokenizerSha256: sha256(data),
-      heldOutBytesPerToken: 1,
-    }),
-    genesisStateRoot: sha256(data),
-    inner: { steps: 2, batchSize: 4, warmupSteps: 1 },
-  });
-  run.signature = signMessage(RunConfigSchema, run, victimKey);
-  setup = setupOf(run);
-  source = new SampleSource([{ data, ...shard }], { sequenceLength: 8, vocabSize: 16 });
+  ({ setup, source } = tinyRun(victimKey));
   model = await Model.create(setup.shape, { threads: 1 });
 });
 after(() => model.close());
@@ -103,7 +64,7 @@ test("honest work takes every inner step and keeps an error to feed back", async
   assert.deepEqual(steps, [1, 2]);
   assert.ok(indices.length > 0);
   assert.ok(work.errorFeedback.some((value) => value !== 0));
-  assert.ok(work.theta.some((value, i) => value !== work.model.parameters[i]));
+  assert.ok(work.theta.some((value, i) => value !== model.parameters[i]));
 });
 
 test("noise is a well-formed update that trains nothing and differs from peer to peer", async () => {
@@ -112,7 +73,7 @@ test("noise is a well-formed update that trains nothing and differs from peer to
   const other = await behaviourOf("noise").produceBody({ ...work, hotkey: "5Other" });
   assert.ok((await decoded(body)).indices.length > 0);
   assert.notDeepEqual(Buffer.from(other), Buffer.from(body));
-  assert.deepEqual(work.model.parameters, work.theta);
+  assert.deepEqual(model.parameters, work.theta);
 });
 
 test("the copier waits for a payload it can read, and disguises it as asked", async () => {

@@ -7,7 +7,8 @@ export const honest: Behaviour = {
   name: "honest",
   async produceBody(work) {
     await trainInnerSteps(work);
-    return compressChange(work, work.theta, work.model.parameters, work.errorFeedback);
+    const trained = await work.model.read("parameters");
+    return compressChange(work, work.theta, trained, work.errorFeedback);
   },
 };
 

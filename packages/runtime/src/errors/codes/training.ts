@@ -9,6 +9,11 @@ export const TRAINING_CODES = {
     "Prompt and completion together exceed the context of the model",
     "Shorten the prompt, or ask for fewer tokens.",
   ),
+  COV_DEVICE_UNAVAILABLE: terminal(
+    "failed_precondition",
+    "The CUDA device of the configuration is not there; the message says what is missing",
+    "Install the driver and the CUDA library or name another device; with device auto or cpu the processor trains.",
+  ),
   COV_ENVIRONMENT_UNKNOWN: terminal(
     "not_found",
     "No environment of that name and version is built in",
