@@ -42,9 +42,11 @@ cov_status describe(int32_t index, cov_device_info* info) {
   cudaDeviceProp properties;
   size_t free = 0;
   size_t total = 0;
+  int driver = 0;
   cudaError_t error = cudaGetDeviceProperties(&properties, index);
   if (error == cudaSuccess) error = cudaSetDevice(index);
   if (error == cudaSuccess) error = cudaMemGetInfo(&free, &total);
+  if (error == cudaSuccess) error = cudaDriverGetVersion(&driver);
   if (error != cudaSuccess) {
     (void)cudaGetLastError();
     return cov_error(COV_UNSUPPORTED, "CUDA device %d: %s", index, cudaGetErrorString(error));
@@ -54,6 +56,7 @@ cov_status describe(int32_t index, cov_device_info* info) {
   info->free_bytes = free;
   info->compute_capability = 10 * properties.major + properties.minor;
   info->multiprocessors = properties.multiProcessorCount;
+  info->driver_version = driver;
   return cov_ok();
 }
 

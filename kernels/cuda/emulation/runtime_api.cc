@@ -102,6 +102,11 @@ cudaError_t cudaGetDeviceCount(int* count) {
   return cudaSuccess;
 }
 
+cudaError_t cudaDriverGetVersion(int* version) {
+  *version = 13000;
+  return cudaSuccess;
+}
+
 cudaError_t cudaSetDevice(int index) {
   if (!known(index)) return cudaErrorInvalidDevice;
   current = index;

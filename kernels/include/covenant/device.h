@@ -33,6 +33,7 @@ typedef struct cov_device_info {
   uint64_t free_bytes;
   int32_t compute_capability;  // 10 * major + minor, e.g. 90
   int32_t multiprocessors;
+  int32_t driver_version;  // newest CUDA that the driver runs: 1000 * major + 10 * minor, e.g. 13000
 } cov_device_info;
 
 // COV_OUT_OF_RANGE when there is no device `index`; COV_UNSUPPORTED when CUDA is not available.

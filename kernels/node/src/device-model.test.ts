@@ -265,6 +265,25 @@ test("several models work side by side, on one device, on another and on the CPU
   for (const model of made) model.close();
 });
 
+test("memory does not grow over repeated models", async () => {
+  const round = async () => {
+    for (let i = 0; i < 10; i++) {
+      await withModel(async (model) => {
+        await model.trainStep(tinyBatch(), adamw);
+        await model.generate([tinyRequest({ maxNewTokens: 2 })]);
+        await model.read("gradients");
+      });
+    }
+    return process.memoryUsage().rss;
+  };
+  for (let i = 0; i < 3; i++) await round();
+  const before = await round();
+  for (let i = 0; i < 10; i++) await round();
+  // 100 models of some 2 MB each would be 200 MB.
+  const grown = (await round()) - before;
+  assert.ok(grown < 60 << 20, `grew by ${grown} bytes`);
+});
+
 test("closing is safe at any time", async () => {
   const model = await DeviceModel.create(tinyShape, { parameters });
   const jobs = Array.from({ length: 5 }, () => model.generate([tinyRequest()]));

@@ -1,4 +1,6 @@
 // What GPUs there are.
+#include <string>
+
 #include "bindings.h"
 #include "convert.h"
 #include "covenant/device.h"
@@ -7,7 +9,7 @@ namespace covenant_node {
 namespace {
 
 // () -> {report, devices: [{index, name, memoryBytes, freeBytes, computeCapability,
-// multiprocessors}]}
+// multiprocessors, driverVersion}]}
 Napi::Value devices(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
   Napi::Array list = Napi::Array::New(env);
@@ -22,6 +24,9 @@ Napi::Value devices(const Napi::CallbackInfo& info) {
     one.Set("freeBytes", static_cast<double>(device.free_bytes));
     one.Set("computeCapability", device.compute_capability / 10.0);
     one.Set("multiprocessors", device.multiprocessors);
+    const int32_t driver = device.driver_version;
+    one.Set("driverVersion",
+            std::to_string(driver / 1000) + "." + std::to_string(driver % 1000 / 10));
     list.Set(static_cast<uint32_t>(i), one);
   }
   Napi::Object result = Napi::Object::New(env);

@@ -5,6 +5,7 @@ import { test } from "node:test";
 import { devices } from "./devices.ts";
 import type { KernelError } from "./errors.ts";
 import { tinyShape } from "./test-support.ts";
+import { emulateDevices } from "./testing.ts";
 
 const index = new URL("./index.ts", import.meta.url).href;
 
@@ -25,15 +26,22 @@ ${program}`;
 const reportWith = (library: string) =>
   run<ReturnType<typeof devices>>("print(devices());", { COVENANT_CUDA_LIBRARY: library });
 
-test("devices are reported, or the reason why there are none", () => {
+test("devices are reported", { skip: emulateDevices(2) ?? false }, () => {
   const found = devices();
-  if (found.devices.length === 0) assert.match(found.report, /^CUDA is not available: ./);
-  else assert.match(found.report, /^\d+ CUDA device/);
+  assert.ok(found.devices.length >= 2);
+  assert.match(found.report, /^\d+ CUDA devices: ./);
   for (const [at, device] of found.devices.entries()) {
     assert.equal(device.index, at);
     assert.ok(device.memoryBytes >= device.freeBytes && device.freeBytes >= 0);
     assert.ok(device.name.length > 0 && device.multiprocessors > 0);
+    assert.match(device.driverVersion, /^\d+\.\d+$/);
   }
+});
+
+test("where there are none, the report says why", () => {
+  const found = reportWith("");
+  if (found.devices.length === 0) assert.match(found.report, /^CUDA is not available: ./);
+  else assert.match(found.report, /^\d+ CUDA device/);
 });
 
 test("a missing or foreign library is a sentence, not a crash", () => {

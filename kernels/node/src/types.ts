@@ -318,6 +318,8 @@ export interface DeviceInfo {
   /** For example 9 or 8.6. */
   computeCapability: number;
   multiprocessors: number;
+  /** The newest CUDA that the driver runs, for example "13.0". */
+  driverVersion: string;
 }
 
 /** The CUDA devices, and one sentence: which they are, or why there are none. */

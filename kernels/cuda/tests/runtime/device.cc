@@ -13,6 +13,7 @@ void test_report() {
   CHECK_OK(cov_device_info_at(0, &info));
   CHECK(info.name[0] != '\0');
   CHECK(info.memory_bytes > 0 && info.free_bytes <= info.memory_bytes);
+  CHECK(info.driver_version >= 12000);
   CHECK_CODE(cov_device_info_at(-1, &info), COV_OUT_OF_RANGE);
   CHECK_CODE(cov_device_info_at(cov_device_count(), &info), COV_OUT_OF_RANGE);
   cov_device* device = nullptr;
