@@ -41,9 +41,11 @@ describe("wrong input to the covenant command", () => {
       "99999",
       "--preset",
       "huge",
+      "--device",
+      "gpu",
     );
     assert.equal(status, exitUsage);
-    for (const part of ["--rounds", "--api-port", "--preset", "COV_CONFIG_INVALID"]) {
+    for (const part of ["--rounds", "--api-port", "--preset", "--device", "COV_CONFIG_INVALID"]) {
       assert.ok(stderr.includes(part), `${part} is missing in: ${stderr}`);
     }
   });

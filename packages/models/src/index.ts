@@ -10,6 +10,7 @@ export {
   stopTokens,
 } from "./chat-batches.ts";
 export { buildDataSet, type DataSet, type DataSetOptions, type DataShard } from "./data-set.ts";
+export { DEVICE_SETTING, devicesOf, missingDevice } from "./device-setting.ts";
 export { DataError, type DataErrorCode } from "./errors.ts";
 export { modelConfigOf, modelShapeOf } from "./model-config.ts";
 export { SampleSource, type SampleSourceOptions, type ShardContent } from "./sample-source.ts";

@@ -1,7 +1,7 @@
+import { DEVICE_SETTING, devicesOf } from "@covenant/models";
 import { listenSchema, tlsSchema } from "@covenant/runtime";
 import { z } from "zod";
 import { BEHAVIOUR_NAMES } from "./behaviours/index.ts";
-import { isDevice } from "./open-model.ts";
 
 /** Configuration of a training peer; unknown keys are errors. */
 export const configSchema = z.strictObject({
@@ -29,7 +29,7 @@ export const configSchema = z.strictObject({
   threads: z.int().min(1).max(256).default(1).describe("Threads of the engine on the CPU"),
   device: z
     .string()
-    .refine(isDevice, 'expected "cpu", "auto", "cuda" or indices as in "cuda:0,1"')
+    .refine((setting) => devicesOf(setting) !== undefined, DEVICE_SETTING)
     .default("cpu")
     .describe("What trains: cpu, cuda, cuda:0,1, or auto: the first CUDA device, else the CPU"),
   deviceLayout: z

@@ -5,6 +5,7 @@ import { test as anyTest, type TestContext } from "node:test";
 import { hotkeyFromSeed } from "@covenant/contracts";
 import { applyUpdate, initialParameters, stateRoot, type TrainableModel } from "@covenant/kernels";
 import { emulateDevices } from "@covenant/kernels/testing";
+import { devicesOf } from "@covenant/models";
 import { bodyOf } from "@covenant/runs";
 import { CovenantError, systemClock } from "@covenant/runtime";
 import { recordingLogger, temporaryDirectory } from "@covenant/runtime/testing";
@@ -12,7 +13,7 @@ import { codecMode, parsePayload } from "@covenant/sparseloco";
 import { behaviourOf } from "./behaviours/index.ts";
 import { configSchema } from "./config.ts";
 import { Gate } from "./gate.ts";
-import { type DeviceOptions, isDevice, openModel } from "./open-model.ts";
+import { type DeviceOptions, openModel } from "./open-model.ts";
 import type { Peer } from "./peer.ts";
 import { produceUpdate } from "./produce-update.ts";
 import { StatusBoard } from "./status.ts";
@@ -179,9 +180,17 @@ anyTest("without CUDA, cuda is an error, and cpu is as ever", () => {
 });
 
 anyTest("the setting takes devices and nothing else", () => {
-  for (const good of ["cpu", "auto", "cuda", "cuda:0", "cuda:3,1"]) assert.ok(isDevice(good), good);
+  for (const [setting, indices] of [
+    ["cpu", []],
+    ["auto", [0]],
+    ["cuda", [0]],
+    ["cuda:2", [2]],
+    ["cuda:3,1", [3, 1]],
+  ] as const) {
+    assert.deepEqual(devicesOf(setting), indices);
+  }
   for (const bad of ["", "gpu", "cuda:", "cuda:0,", "cuda:-1", "cuda:a", "cuda 0", "CPU"]) {
-    assert.ok(!isDevice(bad), bad);
+    assert.equal(devicesOf(bad), undefined, bad);
     const { error } = configSchema.safeParse({ device: bad });
     const issue = error?.issues.find(({ path }) => path[0] === "device");
     assert.match(issue!.message, /expected "cpu", "auto", "cuda" or indices/);

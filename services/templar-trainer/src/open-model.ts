@@ -1,12 +1,11 @@
 import {
-  type DeviceInfo,
   DeviceModel,
-  devices,
   KernelError,
   Model,
   type ModelShape,
   type TrainableModel,
 } from "@covenant/kernels";
+import { devicesOf, missingDevice } from "@covenant/models";
 import { CovenantError, type Logger } from "@covenant/runtime";
 
 /** Where a peer trains: the part of its configuration that says so. */
@@ -18,11 +17,6 @@ export type DeviceOptions = {
   /** Of the engine on the CPU. */
   threads: number;
 };
-
-/** True for what {@link DeviceOptions.device} may be. */
-export function isDevice(text: string): boolean {
-  return /^(cpu|auto|cuda(:\d{1,4}(,\d{1,4})*)?)$/.test(text);
-}
 
 /**
  * The model that the peer's inner steps run on. With "auto" a machine whose first CUDA device cannot be used trains on the CPU, and the
@@ -55,25 +49,13 @@ function isUnavailable(error: unknown): error is CovenantError | KernelError {
 }
 
 async function openDevices(shape: ModelShape, options: DeviceOptions): Promise<DeviceModel> {
-  const { devices: found, report } = devices();
-  const indices = indicesOf(options.device);
-  const missing = indices.filter((index) => index >= found.length);
-  if (missing.length > 0) {
-    const reason = found.length === 0 ? report : `there are ${found.map(nameOf).join(", ")}`;
-    throw new CovenantError("COV_DEVICE_UNAVAILABLE", `no CUDA device ${missing[0]}: ${reason}`, {
+  const indices = devicesOf(options.device) ?? [];
+  const missing = missingDevice(indices);
+  if (missing !== undefined) {
+    throw new CovenantError("COV_DEVICE_UNAVAILABLE", missing, {
       metadata: { device: options.device },
     });
   }
   const { deviceLayout: layout, compute } = options;
   return DeviceModel.create(shape, { devices: indices, layout, compute });
-}
-
-/** The devices of "cuda:0,1"; the first one where none is named. */
-function indicesOf(device: string): number[] {
-  const [, list] = device.split(":");
-  return list === undefined ? [0] : list.split(",").map(Number);
-}
-
-function nameOf({ index, name }: DeviceInfo): string {
-  return `${index} (${name})`;
 }

@@ -22,6 +22,8 @@ export interface Surroundings {
   /** Server certificate of participants. */
   tls: TlsFiles;
   threads: number;
+  /** Where peers train. */
+  device: string;
 }
 
 const mebibyte = 1n << 20n;
@@ -79,7 +81,7 @@ function peerTask(mesh: Surroundings, plan: PeerPlan, who: StoredHotkey): TaskSp
   return task(
     plan.name,
     "templar-trainer",
-    { ...trainingSide(mesh, who), behaviour: behaviourOf[plan.role] },
+    { ...trainingSide(mesh, who), behaviour: behaviourOf[plan.role], device: mesh.device },
     { milliCpu: 200, memoryBytes: 400n * mebibyte },
   );
 }

@@ -238,6 +238,7 @@ export class Mesh {
       coldkey: this.#cast.treasury,
       tls: participantTls,
       threads: this.#options.threads,
+      device: this.#options.device,
     };
     await this.#pretrain(mesh, clients);
     await this.#postTrain(mesh, clients);

@@ -1,5 +1,6 @@
 // What `covenant up` was asked to do, checked as a whole before anything starts.
 import path from "node:path";
+import { DEVICE_SETTING, devicesOf, missingDevice } from "@covenant/models";
 import { CovenantError } from "@covenant/runtime";
 import { type Preset, presets } from "./preset.ts";
 
@@ -15,6 +16,7 @@ export interface UpFlags {
   consolePort: string;
   apiPort: string;
   threads: string;
+  device: string;
 }
 
 /** Checked options. */
@@ -29,6 +31,8 @@ export interface UpOptions {
   apiPort: number;
   /** Threads of each participant's engine. */
   threads: number;
+  /** Where peers train: the setting of that name of templar-trainer. */
+  device: string;
 }
 
 const roundsMax = 10_000;
@@ -59,7 +63,10 @@ export function checkUpFlags(flags: UpFlags): UpOptions {
     consolePort: integer("--console-port", flags.consolePort, 0, 65_535),
     apiPort: integer("--api-port", flags.apiPort, 0, 65_535),
     threads: integer("--threads", flags.threads, 1, threadsMax),
+    device: flags.device,
   };
+  const fault = deviceFault(options.device);
+  if (fault !== undefined) faults.push(`--device is "${options.device}"; ${fault}.`);
   if (options.consolePort !== 0 && options.consolePort === options.apiPort) {
     faults.push("--console-port and --api-port are the same; each needs a port of its own.");
   }
@@ -69,4 +76,11 @@ export function checkUpFlags(flags: UpFlags): UpOptions {
     });
   }
   return options;
+}
+
+/** Why peers cannot train there. With auto they can in any case. */
+function deviceFault(setting: string): string | undefined {
+  const indices = devicesOf(setting);
+  if (indices === undefined) return DEVICE_SETTING;
+  return setting === "auto" ? undefined : missingDevice(indices);
 }
