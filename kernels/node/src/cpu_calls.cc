@@ -1,5 +1,4 @@
-// A model on the CPU.
-#include <algorithm>
+// A model on the CPU, and its adapters.
 #include <utility>
 
 #include "model_calls.h"
@@ -16,18 +15,12 @@ class CpuCalls final : public ModelCalls {
   }
   cov_model* model() const { return model_; }
 
-  cov_status read(int32_t which, uint64_t offset, uint64_t count, float* values) override {
-    float* data = nullptr;
-    const cov_status status = range(which, offset, count, &data);
-    if (status.code == COV_OK) std::copy_n(data, count, values);
-    return status;
+  cov_status buffer(int32_t which, float** data, uint64_t* length) override {
+    return cov_model_buffer(model_, which, data, length);
   }
-  cov_status write(int32_t which, uint64_t offset, uint64_t count, const float* values) override {
-    float* data = nullptr;
-    const cov_status status = range(which, offset, count, &data);
-    if (status.code == COV_OK) std::copy_n(values, count, data);
-    return status;
-  }
+  cov_status use_no_adapter() override { return cov_model_use_lora(model_, nullptr); }
+  cov_status create_adapter(const cov_lora_options& options, std::unique_ptr<AdapterCalls>& adapter,
+                            uint64_t* length) override;
 
   cov_status forward(const cov_batch& batch, const cov_forward_options& options,
                      const cov_forward_output& output) override {
@@ -64,16 +57,50 @@ class CpuCalls final : public ModelCalls {
   }
 
  private:
-  cov_status range(int32_t which, uint64_t offset, uint64_t count, float** data) {
-    uint64_t length = 0;
-    cov_status status = cov_model_buffer(model_, which, data, &length);
-    if (status.code == COV_OK) status = check_range(length, offset, count);
-    if (status.code == COV_OK) *data += offset;
-    return status;
-  }
-
   cov_model* model_ = nullptr;
 };
+
+class CpuAdapter final : public AdapterCalls {
+ public:
+  explicit CpuAdapter(cov_model* model) : model_(model) {}
+  ~CpuAdapter() override { cov_lora_release(lora_); }
+
+  cov_status create(const cov_lora_options& options) {
+    return cov_lora_create(model_, &options, &lora_);
+  }
+
+  cov_status buffer(int32_t which, float** data, uint64_t* length) override {
+    return cov_lora_buffer(lora_, which, data, length);
+  }
+  cov_status optimizer_step(const cov_adamw_options& options, float* gradient_norm) override {
+    return cov_lora_optimizer_step(lora_, &options, gradient_norm);
+  }
+  int64_t step_count() const override { return cov_lora_step_count(lora_); }
+  cov_status set_step_count(int64_t count) override {
+    return cov_lora_set_step_count(lora_, count);
+  }
+  void memory(uint64_t* bytes, uint64_t* peak_bytes) override {
+    *bytes = *peak_bytes = cov_lora_memory_bytes(lora_);
+  }
+
+  cov_status use() override { return cov_model_use_lora(model_, lora_); }
+  cov_status merge(bool reversible) override { return cov_lora_merge(lora_, reversible ? 1 : 0); }
+  cov_status unmerge() override { return cov_lora_unmerge(lora_); }
+
+ private:
+  cov_model* model_;  // retained by the adapters
+  cov_lora* lora_ = nullptr;
+};
+
+cov_status CpuCalls::create_adapter(const cov_lora_options& options,
+                                    std::unique_ptr<AdapterCalls>& adapter, uint64_t* length) {
+  auto made = std::make_unique<CpuAdapter>(model_);
+  float* parameters = nullptr;
+  cov_status status = made->create(options);
+  if (status.code == COV_OK) status = made->buffer(COV_PARAMETERS, &parameters, length);
+  if (status.code == COV_OK) adapter = std::move(made);
+  return status;
+}
 
 }  // namespace
 
@@ -85,13 +112,6 @@ cov_status cpu_calls(const cov_model_shape& shape, const cov_model_options& opti
   *model = made->model();
   calls = std::move(made);
   return status;
-}
-
-cov_status check_range(uint64_t length, uint64_t offset, uint64_t count) {
-  if (offset <= length && count <= length - offset) return cov_ok();
-  return cov_error(COV_OUT_OF_RANGE, "%llu floats from %llu pass the end of the buffer (%llu)",
-                   static_cast<unsigned long long>(count), static_cast<unsigned long long>(offset),
-                   static_cast<unsigned long long>(length));
 }
 
 }  // namespace covenant_node

@@ -61,6 +61,11 @@ class OnDevices : public ModelCalls {
                         float* gradient_norm) override {
     return Api::train_step(model_, &batch, &options, loss, gradient_norm);
   }
+  cov_status use_no_adapter() override { return cov_ok(); }
+  cov_status create_adapter(const cov_lora_options&, std::unique_ptr<AdapterCalls>&,
+                            uint64_t*) override {
+    return cov_error(COV_UNSUPPORTED, "a model on a device has no adapters");
+  }
   int64_t step_count() const override { return Api::step_count(model_); }
   cov_status set_step_count(int64_t count) override { return Api::set_step_count(model_, count); }
 

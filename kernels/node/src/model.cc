@@ -76,17 +76,13 @@ class Model : public Napi::ObjectWrap<Model> {
       throw error_with_code(env, "COV_KERNELS_CLOSED", "the model is closed");
   }
 
-  // With `busy` held.
-  cov_lora* lora(Napi::Env env) const {
-    if (adapter_->owner == nullptr)
-      throw error_with_code(env, "COV_KERNELS_CLOSED", "the adapter is released");
-    return adapter_->owner->lora;
-  }
+  const Noted& noted() const { return adapter_ == nullptr ? engine_->noted : adapter_->noted; }
 
-  // For what only models on the CPU have.
-  void require_cpu(Napi::Env env) const {
-    if (engine_->on_device)
-      throw error_with_code(env, "COV_KERNELS_UNSUPPORTED", "the model is on a CUDA device");
+  // With `busy` held.
+  LearnedCalls& learned(Napi::Env env) const {
+    if (adapter_ != nullptr && adapter_->owner == nullptr)
+      throw error_with_code(env, "COV_KERNELS_CLOSED", "the adapter is released");
+    return ModelHandle{engine_, adapter_}.learned();
   }
 
   void require_adapter(Napi::Env env) const {
@@ -97,21 +93,19 @@ class Model : public Napi::ObjectWrap<Model> {
   Napi::Value view(const Napi::CallbackInfo& info) {
     const Napi::Env env = info.Env();
     require_open(env);
-    require_cpu(env);
     const int32_t which = integer_value(info[0], "buffer", COV_PARAMETERS, COV_SECOND_MOMENT);
     float* data = nullptr;
     uint64_t length = 0;
     // Buffers other than the parameters are allocated on first use, which must not meet a running
     // job.
     const std::lock_guard lock(engine_->busy);
+    throw_if_failed(env, learned(env).buffer(which, &data, &length));
     std::function<void()> release;
     if (adapter_ == nullptr) {
       cov_model* const model = engine_->model;
-      throw_if_failed(env, cov_model_buffer(model, which, &data, &length));
       cov_model_retain(model);
       release = [model] { cov_model_release(model); };
     } else {
-      throw_if_failed(env, cov_lora_buffer(lora(env), which, &data, &length));
       adapter_->note();
       release = [owner = adapter_->owner]() mutable { owner.reset(); };
     }
@@ -145,13 +139,14 @@ class Model : public Napi::ObjectWrap<Model> {
 
   // See generator.h
   Napi::Value create_generator(const Napi::CallbackInfo& info) {
-    require_cpu(info.Env());
+    if (engine_->on_device)
+      throw error_with_code(info.Env(), "COV_KERNELS_UNSUPPORTED",
+                            "a model on a device has no generators");
     return prepared(info, prepare_generator);
   }
 
   // See adapter.h
   Napi::Value create_adapter(const Napi::CallbackInfo& info) {
-    require_cpu(info.Env());
     auto job = new_job(info);
     prepare_adapter(info, engine_, *job);
     return engine_->submit(std::move(job));
@@ -180,8 +175,7 @@ class Model : public Napi::ObjectWrap<Model> {
 
   // () -> number
   Napi::Value step_count(const Napi::CallbackInfo& info) {
-    const std::atomic<int64_t>& steps = adapter_ == nullptr ? engine_->steps : adapter_->steps;
-    return Napi::Number::New(info.Env(), static_cast<double>(steps.load()));
+    return Napi::Number::New(info.Env(), static_cast<double>(noted().steps.load()));
   }
 
   // (count) -> void
@@ -190,20 +184,15 @@ class Model : public Napi::ObjectWrap<Model> {
     require_open(env);
     const auto steps = static_cast<int64_t>(count_of(info[0], "optimizerStepCount"));
     const std::lock_guard lock(engine_->busy);
-    throw_if_failed(env, adapter_ == nullptr ? engine_->calls->set_step_count(steps)
-                                             : cov_lora_set_step_count(lora(env), steps));
+    throw_if_failed(env, learned(env).set_step_count(steps));
     adapter_ == nullptr ? engine_->note() : adapter_->note();
   }
 
-  // () -> {bytes, peakBytes} as of the last job; of adapters {bytes}
+  // () -> {bytes, peakBytes} as of the last job
   Napi::Value memory(const Napi::CallbackInfo& info) {
     Napi::Object result = Napi::Object::New(info.Env());
-    if (adapter_ != nullptr) {
-      result.Set("bytes", static_cast<double>(adapter_->memory_bytes.load()));
-      return result;
-    }
-    result.Set("bytes", static_cast<double>(engine_->memory_bytes.load()));
-    result.Set("peakBytes", static_cast<double>(engine_->memory_peak_bytes.load()));
+    result.Set("bytes", static_cast<double>(noted().memory_bytes.load()));
+    result.Set("peakBytes", static_cast<double>(noted().memory_peak_bytes.load()));
     return result;
   }
 

@@ -8,26 +8,52 @@
 #include <vector>
 
 #include "covenant/device_model.h"
+#include "covenant/lora.h"
 #include "covenant/model.h"
 #include "covenant/parallel.h"
 
 namespace covenant_node {
 
-class ModelCalls {
+// What a model and its adapters both have: buffers that learn.
+class LearnedCalls {
  public:
-  ModelCalls() = default;
-  ModelCalls(const ModelCalls&) = delete;
-  ModelCalls& operator=(const ModelCalls&) = delete;
-  virtual ~ModelCalls() = default;
+  LearnedCalls() = default;
+  LearnedCalls(const LearnedCalls&) = delete;
+  LearnedCalls& operator=(const LearnedCalls&) = delete;
+  virtual ~LearnedCalls() = default;
 
-  // Copies to and from buffer `which` (a cov_buffer); the range is the callee's to check.
-  virtual cov_status read(int32_t which, uint64_t offset, uint64_t count, float* values) = 0;
-  virtual cov_status write(int32_t which, uint64_t offset, uint64_t count, const float* values) = 0;
+  // The live buffer `which` (a cov_buffer); COV_UNSUPPORTED on devices.
+  virtual cov_status buffer(int32_t which, float** data, uint64_t* length);
+  // Copies to and from a part of it.
+  virtual cov_status read(int32_t which, uint64_t offset, uint64_t count, float* values);
+  virtual cov_status write(int32_t which, uint64_t offset, uint64_t count, const float* values);
+
+  virtual cov_status optimizer_step(const cov_adamw_options& options, float* gradient_norm) = 0;
+  virtual int64_t step_count() const = 0;
+  virtual cov_status set_step_count(int64_t count) = 0;
+  // Of all devices together. What has no peak of its own gives what there is.
+  virtual void memory(uint64_t* bytes, uint64_t* peak_bytes) = 0;
+};
+
+class AdapterCalls : public LearnedCalls {
+ public:
+  // The model's calls work with these adapters from here on.
+  virtual cov_status use() = 0;
+  virtual cov_status merge(bool reversible) = 0;
+  virtual cov_status unmerge() = 0;
+};
+
+class ModelCalls : public LearnedCalls {
+ public:
+  // The calls work without adapters from here on.
+  virtual cov_status use_no_adapter() = 0;
+  // `length`: floats in each buffer.
+  virtual cov_status create_adapter(const cov_lora_options& options,
+                                    std::unique_ptr<AdapterCalls>& adapter, uint64_t* length) = 0;
 
   virtual cov_status forward(const cov_batch& batch, const cov_forward_options& options,
                              const cov_forward_output& output) = 0;
   virtual cov_status backward(const float* coefficients, uint64_t count) = 0;
-  virtual cov_status optimizer_step(const cov_adamw_options& options, float* gradient_norm) = 0;
   virtual cov_status train_step(const cov_batch& batch, const cov_adamw_options& options,
                                 double* loss, float* gradient_norm) = 0;
   virtual cov_status generate(const std::vector<cov_generate_request>& requests,
@@ -36,11 +62,6 @@ class ModelCalls {
   virtual cov_status replay(const std::vector<cov_replay_request>& requests,
                             const cov_replay_options& options,
                             const cov_replay_output* outputs) = 0;
-
-  virtual int64_t step_count() const = 0;
-  virtual cov_status set_step_count(int64_t count) = 0;
-  // Of all its devices together.
-  virtual void memory(uint64_t* bytes, uint64_t* peak_bytes) = 0;
 };
 
 // On the CPU; `model` is theirs.
@@ -65,8 +86,5 @@ struct DeviceModelOptions {
 cov_status device_calls(const cov_model_shape& shape, const DeviceModelOptions& options,
                         std::unique_ptr<ModelCalls>& calls, std::vector<DevicePlace>& places,
                         std::string& report);
-
-// A range of a buffer on the CPU.
-cov_status check_range(uint64_t length, uint64_t offset, uint64_t count);
 
 }  // namespace covenant_node

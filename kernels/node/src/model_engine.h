@@ -10,6 +10,21 @@
 
 namespace covenant_node {
 
+// What getters show of a model or of adapters, as of the end of the last job.
+struct Noted {
+  void note(LearnedCalls& calls) {
+    uint64_t bytes = 0, peak_bytes = 0;
+    calls.memory(&bytes, &peak_bytes);
+    steps = calls.step_count();
+    memory_bytes = bytes;
+    memory_peak_bytes = peak_bytes;
+  }
+
+  std::atomic<int64_t> steps{0};
+  std::atomic<uint64_t> memory_bytes{0};
+  std::atomic<uint64_t> memory_peak_bytes{0};
+};
+
 struct ModelEngine {
   ModelEngine(std::shared_ptr<Registry> registry, const cov_model_shape& shape, bool is_on_device)
       : length(cov_parameter_count(&shape)),
@@ -34,22 +49,15 @@ struct ModelEngine {
 
   // Copies what getters show, so that they never wait for a job. Call with `busy` held.
   void note() {
-    if (calls == nullptr) return;
-    steps = calls->step_count();
-    uint64_t bytes = 0, peak_bytes = 0;
-    calls->memory(&bytes, &peak_bytes);
-    memory_bytes = bytes;
-    memory_peak_bytes = peak_bytes;
+    if (calls != nullptr) noted.note(*calls);
   }
 
   const uint64_t length;  // floats in each buffer
   const bool on_device;
   std::unique_ptr<ModelCalls> calls;
-  cov_model* model = nullptr;  // that of the calls on the CPU, for adapters and generators
+  cov_model* model = nullptr;  // that of the calls on the CPU, for views and generators
   std::recursive_mutex busy;  // what a job frees may ask for it again
-  std::atomic<int64_t> steps{0};
-  std::atomic<uint64_t> memory_bytes{0};
-  std::atomic<uint64_t> memory_peak_bytes{0};
+  Noted noted;
   std::unique_ptr<JobQueue> queue;  // last, so that its thread sees everything above
 };
 

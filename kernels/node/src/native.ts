@@ -147,7 +147,7 @@ export interface NativeModel {
   }): Promise<NativeModel>;
   stepCount(): number;
   setStepCount(count: number): void;
-  /** No peak of adapters. */
+  /** The peak of adapters is what they hold. */
   memory(): { bytes: number; peakBytes: number };
   close(): void;
   /** Of adapters only, like the next two. */

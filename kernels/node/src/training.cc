@@ -69,19 +69,15 @@ Range range_of(const Napi::CallbackInfo& info, Job& job) {
 
 void prepare_read(const Napi::CallbackInfo& info, const ModelHandle& of, Job& job) {
   const auto [which, offset, values] = range_of(info, job);
-  job.run = [which = which, offset = offset, to = values.data, count = values.length,
-             engine = of.engine.get(), adapter = of.adapter.get()] {
-    return adapter == nullptr ? engine->calls->read(which, offset, count, to)
-                              : read_adapter(*adapter, which, offset, count, to);
+  job.run = [which = which, offset = offset, to = values.data, count = values.length, of] {
+    return of.learned().read(which, offset, count, to);
   };
 }
 
 void prepare_write(const Napi::CallbackInfo& info, const ModelHandle& of, Job& job) {
   const auto [which, offset, values] = range_of(info, job);
-  job.run = [which = which, offset = offset, from = values.data, count = values.length,
-             engine = of.engine.get(), adapter = of.adapter.get()] {
-    return adapter == nullptr ? engine->calls->write(which, offset, count, from)
-                              : write_adapter(*adapter, which, offset, count, from);
+  job.run = [which = which, offset = offset, from = values.data, count = values.length, of] {
+    return of.learned().write(which, offset, count, from);
   };
 }
 
@@ -130,11 +126,7 @@ void prepare_backward(const Napi::CallbackInfo& info, const ModelHandle& of, Job
 void prepare_optimizer_step(const Napi::CallbackInfo& info, const ModelHandle& of, Job& job) {
   const cov_adamw_options options = adamw_of(info[0]);
   const auto norm = std::make_shared<float>(0.0f);
-  job.run = [=, engine = of.engine.get(), adapter = of.adapter.get()] {
-    return adapter == nullptr
-               ? engine->calls->optimizer_step(options, norm.get())
-               : cov_lora_optimizer_step(adapter->owner->lora, &options, norm.get());
-  };
+  job.run = [options, norm, of] { return of.learned().optimizer_step(options, norm.get()); };
   job.result = [norm](Napi::Env env) -> Napi::Value {
     Napi::Object result = Napi::Object::New(env);
     result.Set("gradientNorm", *norm);
