@@ -23,8 +23,10 @@ struct Shape {
   bool vector;  // four values of a row are one aligned load
 };
 
+// NaN stays NaN: that of the device's arithmetic, 0x7fffffff, would round to a zero.
 __device__ __forceinline__ uint16_t round_bf16(float value) {
   const uint32_t bits = __float_as_uint(value);
+  if ((bits & 0x7fffffffu) > 0x7f800000u) return static_cast<uint16_t>(bits >> 16 | 0x40u);
   return static_cast<uint16_t>((bits + 0x7fffu + (bits >> 16 & 1u)) >> 16);
 }
 
@@ -142,7 +144,9 @@ __global__ void __launch_bounds__(kThreads)
   for (int half = 1; half < static_cast<int>(kLanes); half *= 2)
     largest = max(largest, __shfl_xor_sync(kMask, largest, half));
   if (place.n == 0) return;
-  if (!(__uint_as_float(largest) <= codec::kActivationMax)) {
+  constexpr float kLargest =
+      codec::activation_max(kInt4 ? COV_ACTIVATION_INT4 : COV_ACTIVATION_INT8);
+  if (!(__uint_as_float(largest) <= kLargest)) {
     atomicMax(fault, 1u);
     return;
   }
@@ -304,10 +308,10 @@ void launch_activation_decode(Stream stream, const ActivationWork& work, const u
   const uint32_t grid = grid_of(uint64_t{kLanes} * shape.blocks);
   if (work.kind == COV_ACTIVATION_INT8) {
     COVENANT_LAUNCH((decode_blocks_kernel<false>), grid, kThreads, 0, stream, shape, body,
-                    codec::activation_scale_max(127), values, work.fault);
+                    codec::activation_scale_max(COV_ACTIVATION_INT8), values, work.fault);
   } else {
     COVENANT_LAUNCH((decode_blocks_kernel<true>), grid, kThreads, 0, stream, shape, body,
-                    codec::activation_scale_max(7), values, work.fault);
+                    codec::activation_scale_max(COV_ACTIVATION_INT4), values, work.fault);
   }
 }
 

@@ -12,6 +12,8 @@
 //     the 64x64 Walsh-Hadamard matrix / 8, which spreads outliers; u16 scale, the bf16 nearest to
 //     max|.| / 7 from above; 64 codes of 4 bits, two's complement, nearest even, low half first.
 //     Decoding applies the same matrix again
+//   Rotated values above 2^121 are refused, as rotating them back might overflow; up to 2^118 (3e35)
+//   every value is accepted
 // A scale is finite and not negative; where it is zero all codes are. Codes are -127..127 and -7..7.
 //
 // Backward: rounding has no useful derivative, so all three are straight-through: dL/dv is taken to
@@ -52,8 +54,8 @@ typedef enum cov_activation_kind {
 // Exact size of a payload.
 cov_status cov_activation_size(int32_t kind, int32_t rows, int32_t width, uint64_t* bytes);
 
-// COV_NON_FINITE when a value is NaN or infinite (or too large for bf16). threads 0:
-// cov_default_threads.
+// COV_NON_FINITE when a value is NaN, infinite or too large for the codec; else the payload decodes.
+// threads 0: cov_default_threads.
 cov_status cov_activation_encode(int32_t kind, const float* values, int32_t rows, int32_t width,
                                  int32_t threads, uint8_t* payload, uint64_t payload_bytes);
 

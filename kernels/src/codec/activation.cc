@@ -83,8 +83,8 @@ cov_status check_activation(int32_t kind, int32_t rows, int32_t width, const uin
   return cov_ok();
 }
 
-uint32_t activation_scale_max(int32_t most) {
-  const float largest = kActivationMax / static_cast<float>(most);
+uint32_t activation_scale_max(int32_t kind) {
+  const float largest = activation_max(kind) / (kind == COV_ACTIVATION_INT4 ? 7.0f : 127.0f);
   return (std::bit_cast<uint32_t>(largest) + 0xffff) >> 16;
 }
 

@@ -67,15 +67,15 @@ void hadamard(const float* from, float* to) {
   for (int32_t i = 0; i < kBlock / 8; ++i) reinterpret_cast<Octet*>(to)[i] = block[i] * 0.125f;
 }
 
-// Codes of a block up to `most`; false when a value is not finite or the scale would not be.
-bool quantise(const float* values, int32_t most, uint8_t* scale, int8_t* codes) {
+// Codes of a block up to `most`; false when a value is not finite or above `largest_max`.
+bool quantise(const float* values, int32_t most, float largest_max, uint8_t* scale, int8_t* codes) {
   int32_t largest_bits = 0;
   for (int32_t i = 0; i < kBlock; ++i) {
     const int32_t bits = std::bit_cast<int32_t>(values[i]) & 0x7fffffff;
     largest_bits = bits > largest_bits ? bits : largest_bits;
   }
   const float largest = std::bit_cast<float>(largest_bits);
-  if (!(largest <= kActivationMax)) return false;
+  if (!(largest <= largest_max)) return false;
   const uint16_t bits = bf16_above(largest / static_cast<float>(most));
   std::memcpy(scale, &bits, sizeof bits);
   const float step = from_bf16(bits);
@@ -137,12 +137,14 @@ bool round_block(const float* values, uint8_t* out) {
   uint32_t largest = 0;
   for (int32_t i = 0; i < kBlock; ++i) {
     const uint32_t bits = std::bit_cast<uint32_t>(values[i]);
-    rounded[i] = static_cast<uint16_t>((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
-    const uint32_t exponent = rounded[i] & 0x7f80u;
-    largest = exponent > largest ? exponent : largest;
+    const uint32_t up = 0x7fff + (bits >> 16 & 1);
+    rounded[i] = static_cast<uint16_t>((bits + up) >> 16);
+    // Without the sign, since the largest NaNs would round to a zero.
+    const uint32_t magnitude = (bits & 0x7fffffffu) + up;
+    largest = magnitude > largest ? magnitude : largest;
   }
   std::memcpy(out, rounded, sizeof rounded);
-  return largest != 0x7f80;
+  return largest < 0x7f800000u;
 }
 
 bool widen_block(const uint8_t* in, float* values) {
@@ -161,11 +163,11 @@ bool widen_block(const uint8_t* in, float* values) {
 bool encode_block(int32_t kind, const float* values, uint8_t* out) {
   if (kind == COV_ACTIVATION_BF16) return round_block(values, out);
   if (kind == COV_ACTIVATION_INT8)
-    return quantise(values, 127, out, reinterpret_cast<int8_t*>(out + 2));
+    return quantise(values, 127, activation_max(kind), out, reinterpret_cast<int8_t*>(out + 2));
   int8_t codes[kBlock];
   float rotated[kBlock];
   hadamard(values, rotated);
-  if (!quantise(rotated, 7, out, codes)) return false;
+  if (!quantise(rotated, 7, activation_max(kind), out, codes)) return false;
   pack_nibbles(codes, out + 2);
   return true;
 }
@@ -212,7 +214,7 @@ bool encode_row(int32_t kind, const float* values, int32_t width, uint8_t* out) 
 }
 
 bool decode_row(int32_t kind, const uint8_t* in, int32_t width, float* values) {
-  const uint32_t scale_max = activation_scale_max(kind == COV_ACTIVATION_INT8 ? 127 : 7);
+  const uint32_t scale_max = activation_scale_max(kind);
   bool good = true;
   int32_t at = 0;
   for (; at + kBlock <= width; at += kBlock, in += block_bytes(kind, kBlock))

@@ -126,6 +126,8 @@ void paths_follow_the_description() {
 // What is wrong is seen in each place of a row, whole blocks and the last one.
 void bad_values_are_seen_everywhere() {
   const float bad[] = {std::numeric_limits<float>::quiet_NaN(),
+                       std::bit_cast<float>(0x7fffffffu),  // what a GPU's arithmetic gives
+                       std::bit_cast<float>(0xffffffffu), std::bit_cast<float>(0x7f800001u),
                        -std::numeric_limits<float>::infinity(), 3.4e38f};
   for (const char* path : kPaths) {
     if (cov_set_cpu_path(path).code != COV_OK) continue;
@@ -134,8 +136,6 @@ void bad_values_are_seen_everywhere() {
       CHECK_OK(cov_activation_size(kind, 1, 130, &bytes));
       std::vector<uint8_t> payload(bytes);
       for (const float value : bad) {
-        // A rotation spreads one value over the block, where it fits.
-        if (kind == COV_ACTIVATION_INT4 && std::isfinite(value)) continue;
         for (size_t at = 0; at < 130; ++at) {
           Values values(130, 1.0f);
           values[at] = value;
@@ -144,6 +144,54 @@ void bad_values_are_seen_everywhere() {
         }
       }
     }
+  }
+  CHECK_OK(cov_set_cpu_path(nullptr));
+}
+
+// Up to 2^118 whatever the encoder of int4 writes decodes; a lone value may be eight times as large,
+// as a rotation spreads it, and what is larger is refused, not written.
+void int4_has_a_largest_value() {
+  Random random(7);
+  uint64_t bytes = 0;
+  CHECK_OK(cov_activation_size(COV_ACTIVATION_INT4, 1, 64, &bytes));
+  std::vector<uint8_t> payload(bytes);
+  const auto encode = [&](const Values& values) {
+    return cov_activation_encode(COV_ACTIVATION_INT4, values.data(), 1, 64, 1, payload.data(),
+                                 bytes);
+  };
+  Values decoded(64);
+  const auto decode = [&] {
+    return cov_activation_decode(COV_ACTIVATION_INT4, payload.data(), bytes, 1, 64, 1,
+                                 decoded.data());
+  };
+  for (const char* path : kPaths) {
+    if (cov_set_cpu_path(path).code != COV_OK) continue;
+    for (int round = 0; round < 65; ++round) {
+      Values values(64);
+      for (size_t i = 0; i < 64; ++i) {
+        // Rows of the Hadamard matrix, each of which comes together in one place; then any signs.
+        const bool negative = round < 64 ? std::popcount(i & static_cast<size_t>(round)) % 2 == 1
+                                         : random.below(2) == 1;
+        values[i] = negative ? -0x1p118f : 0x1p118f;
+      }
+      CHECK_OK(encode(values));
+      CHECK_OK(decode());
+      for (size_t i = 0; i < 64; ++i)
+        CHECK_NEAR(decoded[i], values[i], round < 64 ? 0x1p112f : 0x1p120f);
+    }
+    Values lone(64);
+    lone[9] = 0x1p124f;
+    CHECK_OK(encode(lone));
+    CHECK_OK(decode());
+    CHECK_NEAR(decoded[9] / lone[9], 1, 0.01);
+    lone[9] = 0x1.000002p124f;
+    CHECK_CODE(encode(lone), COV_NON_FINITE);
+    // The largest scale with the largest codes: all 64 sums meet in one value, which is finite.
+    lone[9] = 0x1p124f;
+    CHECK_OK(encode(lone));
+    std::fill(payload.begin() + COV_ACTIVATION_HEADER_BYTES + 2, payload.end(), uint8_t{0x77});
+    CHECK_OK(decode());
+    CHECK(std::isfinite(decoded[0]) && decoded[0] > 0x1p123f);
   }
   CHECK_OK(cov_set_cpu_path(nullptr));
 }
@@ -191,6 +239,7 @@ void paths_agree_on_any_bytes() {
 int main() {
   paths_follow_the_description();
   bad_values_are_seen_everywhere();
+  int4_has_a_largest_value();
   paths_agree_on_any_bytes();
   TEST_MAIN_END("codec/activation_paths");
 }
