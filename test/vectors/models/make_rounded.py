@@ -1,0 +1,141 @@
+"""Golden vectors of the formats below fp32, computed by transformers and torch.
+
+    venv/bin/python test/vectors/models/make_rounded.py
+
+The model is that of transformers in fp32 with its linear layers replaced by the definitions in
+kernels/include/covenant/model.h, summed in fp64, so that what is left between these numbers and the
+engine's is the order of fp32 sums, and what an operand does that lies on the edge of a rounding:
+    COV_COMPUTE_BF16: the operands of each product with a weight matrix, forward and backward, are
+        rounded to bf16
+    COV_WEIGHTS_BF16: every parameter, key and value is rounded to bf16
+    COV_WEIGHTS_INT8: matrices are bytes with one scale per output, their inputs bytes with one scale
+        per row; keys and values bf16
+
+One file for each model of make.py, with tokens of its own: the first of those that are
+tried for which the last bits of the operands decide no rounding. Layout, little-endian:
+    magic "COVLOWP1", u32 version (1), i32 x 2: sequences, sequence length,
+    then sections, each u64 byte length + bytes: tokens i32, targets i32, coefficients f32,
+    log_probs f32 (sequences, length, vocab) in fp32;
+    compute bf16: log_probs f32, gradients f32 of the mean NLL, coefficient_gradients f32,
+    losses f64 and norms f32 of AdamW steps, parameters f32 after them;
+    weights bf16: log_probs f32; weights int8: log_probs f32.
+"""
+
+import struct
+
+import numpy as np
+import torch
+from golden import MODELS, Task, build, flat, parameters_of, write
+from transformers.models.llama import modeling_llama
+
+
+SHAPE = (2, 9)
+NOISE = 2e-7  # some last bits of an fp32 sum
+TRIES = 400
+noise = 0.0
+
+
+def about(x):
+    return x if noise == 0 else x * (1 + noise * (2 * torch.rand_like(x) - 1))
+
+
+def bf16(x):
+    return x.to(torch.bfloat16).to(torch.float32)
+
+
+def product(a, b):
+    return (a.double() @ b.double()).float()
+
+
+class Bf16Linear(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, w):
+        x = bf16(about(x))
+        ctx.save_for_backward(x, w)
+        return product(x, bf16(w).T)
+
+    @staticmethod
+    def backward(ctx, dy):
+        x, w = ctx.saved_tensors
+        dy = bf16(about(dy))
+        rows = dy.reshape(-1, dy.shape[-1])
+        return product(dy, bf16(w)), product(rows.T, x.reshape(-1, x.shape[-1]))
+
+
+def bytes_of(x):
+    """Nearest integers in units of the largest magnitude / 127 of each row, and these units."""
+    largest = x.abs().amax(-1, keepdim=True)
+    return torch.round(x * (127.0 / largest)), largest / 127.0
+
+
+def int8_linear(x, w):
+    q, unit = bytes_of(about(x))
+    p, column = bytes_of(w)
+    return product(q, p.T) * unit * column.squeeze(-1)
+
+
+def replace_linear(model, function):
+    for module in model.modules():
+        if isinstance(module, torch.nn.Linear):
+            module.forward = lambda x, module=module: function(x, module.weight)
+
+
+eager = modeling_llama.eager_attention_forward
+
+
+def attention_of_rounded(module, query, key, value, *args, **kwargs):
+    return eager(module, query, bf16(about(key)), bf16(about(value)), *args, **kwargs)
+
+
+def single_passes(m, task):
+    """Everything but the steps, whose sums of parameters are beyond what one can choose."""
+    model = build(m)
+    replace_linear(model, Bf16Linear.apply)
+    params = [p for _, p in parameters_of(model, m["tied"])]
+    results = [flat([task.log_probs(model)]),
+               *(np.frombuffer(g, "<f4") for g in task.gradients(model, params))]
+    modeling_llama.eager_attention_forward = attention_of_rounded
+    with torch.no_grad():
+        model = build(m)
+        for p in model.parameters():
+            p.copy_(bf16(p))
+        results.append(flat([task.log_probs(model)]))
+        model = build(m)
+        replace_linear(model, int8_linear)
+        results.append(flat([task.log_probs(model)]))
+    modeling_llama.eager_attention_forward = eager
+    return results
+
+
+def choose(m):
+    """The first task whose results stay what they are under noise, and these."""
+    global noise
+    for seed in range(TRIES):
+        task = Task(m, seed, SHAPE)
+        noise = 0.0
+        results = single_passes(m, task)
+        noise = NOISE
+        moved = [np.abs(a - b).max() / np.abs(a).max() for _ in range(2)
+                 for a, b in zip(results, single_passes(m, task))]
+        noise = 0.0
+        if max(moved) < 2e-6:
+            print("seed", seed, "moved by", max(moved))
+            return task, results
+    raise SystemExit("no task without an operand on an edge")
+
+
+def make(name, m):
+    task, (log_probs, mean, weighted, weights_bf16, weights_int8) = choose(m)
+    model = build(m)
+    fp32 = flat([task.log_probs(model)])
+    replace_linear(model, Bf16Linear.apply)
+    params = [p for _, p in parameters_of(model, m["tied"])]
+    sections = [task.tokens, task.targets, task.coefficients, fp32, log_probs, mean, weighted]
+    sections = [s.tobytes() for s in sections]
+    sections += task.train(model, params, decayed=lambda p: p.dim() > 1)
+    sections += [weights_bf16.tobytes(), weights_int8.tobytes()]
+    write("rounded-" + name, b"COVLOWP1" + struct.pack("<I2i", 1, *SHAPE), sections)
+
+
+for name, shape in MODELS.items():
+    make(name, shape)
