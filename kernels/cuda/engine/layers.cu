@@ -118,7 +118,6 @@ void Model::backward_layers(const Group& group, const Activations& activations, 
   const int64_t rows = group.rows(), d = l.d, f = l.f, width = l.attention.width();
   const AttentionRows attended = {l.attention, group.sequences, group.length};
   const float* const p = state(COV_PARAMETERS);
-  float* const g = state(COV_GRADIENTS);
   const Arena::Scope scope(device_.scratch());
   const auto take = [&](int64_t count) {
     return Rows{device_.scratch().take<float>(static_cast<uint64_t>(count)), nullptr};
@@ -134,7 +133,7 @@ void Model::backward_layers(const Group& group, const Activations& activations, 
     linear_input(dgate_up, rows, l.gate_up(layer), 2 * f, d, dn);
     linear_weight(dgate_up, a.n2, rows, l.gate_up(layer), 2 * f, d);
     rmsnorm_backward(stream(), a.x2, nullptr, p + l.norm2(layer), a.r2, dn, dx, rows, d, dx,
-                     g + l.norm2(layer), partials);
+                     gradient(l.norm2(layer)), partials);
     linear_input(dy, rows, l.o(layer), d, d, dn);
     linear_weight(dy, a.attention_rows, rows, l.o(layer), d, d);
     attention_backward(device_, attended, a.qkv, a.attention, a.lse, dn.f32, dqkv.f32);
@@ -143,7 +142,7 @@ void Model::backward_layers(const Group& group, const Activations& activations, 
     linear_input(dqkv, rows, l.qkv(layer), width, d, dn);
     linear_weight(dqkv, a.n1, rows, l.qkv(layer), width, d);
     rmsnorm_backward(stream(), a.x, nullptr, p + l.norm1(layer), a.r1, dn, dx, rows, d, dx,
-                     g + l.norm1(layer), partials);
+                     gradient(l.norm1(layer)), partials);
   }
 }
 

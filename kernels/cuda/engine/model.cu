@@ -1,50 +1,94 @@
 // Life of a model: parameters, rotary table, products with weights.
 #include "engine/model.cuh"
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 
+#include "engine/lora.cuh"
 #include "engine/math.cuh"
 
 namespace covenant::cuda {
 
-Model::Model(Device& device, const cov_model_shape& shape, Slice slice)
-    : device_(device), shape_(shape), slice_(std::move(slice)) {
-  state(COV_PARAMETERS);
-  non_finite_ = Buffer<int32_t>(device, 1);
-  if (bf16()) shadow_ = Buffer<uint16_t>(device, count_);
-}
+namespace {
 
-float* Model::state(cov_buffer which) {
-  Buffer<float>& buffer = states_[which];
-  if (buffer.data() == nullptr) {
-    buffer = Buffer<float>(device_, count_);
-    device_.fill_zero(buffer.data(), count_ * sizeof(float));
+// Parts of one tensor each.
+std::vector<AdamwRange> ranges(const cov_model_shape& shape, const Slice& slice) {
+  std::vector<cov_tensor_info> tensors(static_cast<size_t>(cov_tensor_count(&shape)));
+  require(cov_tensor_table(&shape, tensors.data(), static_cast<int32_t>(tensors.size())));
+  std::vector<AdamwRange> found;
+  for (const Slice::Part& part : slice.parts) {
+    for (const cov_tensor_info& tensor : tensors) {
+      if (tensor.offset < part.global || tensor.offset >= part.global + part.count) continue;
+      const uint64_t start = part.local + (tensor.offset - part.global);
+      for (uint64_t i = 0; i < tensor.length; i += kAdamwChunk)
+        found.push_back({static_cast<int64_t>(start + i),
+                         static_cast<int32_t>(std::min<uint64_t>(kAdamwChunk, tensor.length - i)),
+                         tensor.rank == 2});
+    }
   }
-  return buffer.data();
+  return found;
 }
 
-void Model::read(cov_buffer which, uint64_t offset, uint64_t count, float* values) {
-  device_.download(values, state(which) + offset, count * sizeof(float));
-  device_.finish();
+}  // namespace
+
+Model::Model(Device& device, const cov_model_shape& shape, Slice slice)
+    : device_(device),
+      shape_(shape),
+      slice_(std::move(slice)),
+      parameters_(device, slice_.count, ranges(shape, slice_)) {
+  non_finite_ = Buffer<int32_t>(device, 1);
+  if (bf16()) shadow_ = Buffer<uint16_t>(device, slice_.count);
+}
+
+Model::~Model() {
+  (void)guard([&] {
+    device_.activate();
+    device_.finish();
+  });
 }
 
 void Model::write(cov_buffer which, uint64_t offset, uint64_t count, const float* values) {
-  device_.upload(state(which) + offset, values, count * sizeof(float));
-  device_.finish();
+  parameters_.write(which, offset, count, values);
   if (which == COV_PARAMETERS) touch();
 }
 
-void Model::clear_gradients() {
-  if (states_[COV_GRADIENTS].data() != nullptr)
-    device_.fill_zero(states_[COV_GRADIENTS].data(), count_ * sizeof(float));
+Parameters& Model::trained() { return lora_ != nullptr ? lora_->parameters() : parameters_; }
+
+void Model::touch() {
+  shadow_fresh_ = false;
+  if (lora_ != nullptr) lora_->touch();
+}
+
+void Model::use_lora(Lora* lora) {
+  if (lora == lora_) return;
+  drop_kept();
+  lora_ = lora;
+  touch();
+}
+
+void Model::require_trainable() const {
+  if (lora_ != nullptr) lora_->require_unmerged();
+}
+
+void Model::require_no_lora() const {
+  if (lora_ != nullptr)
+    raise(COV_FAILED_PRECONDITION, "adapters are in use and the base is frozen; step the adapters");
+}
+
+const float* Model::matrix(int64_t offset) {
+  const float* const adapted =
+      lora_ != nullptr && !lora_->merged() ? lora_->matrix(offset) : nullptr;
+  return adapted != nullptr ? adapted : state(COV_PARAMETERS) + offset;
 }
 
 void Model::prepare(int64_t length) {
   if (bf16() && !shadow_fresh_) {
-    to_bf16(stream(), state(COV_PARAMETERS), static_cast<int64_t>(count_), shadow_.data());
+    to_bf16(stream(), state(COV_PARAMETERS), static_cast<int64_t>(slice_.count), shadow_.data());
+    if (lora_ != nullptr) lora_->touch();
     shadow_fresh_ = true;
   }
+  if (lora_ != nullptr && !lora_->merged()) lora_->compose(shadow_.data());
   if (length <= rope_length_) return;
   const int64_t half = layout_.attention.dim / 2;
   // Computed here as the CPU engine does it, so that both have the same table.
@@ -73,8 +117,7 @@ void Model::prepare(int64_t length) {
 void Model::linear(Rows x, int64_t rows, int64_t offset, int64_t n, int64_t k,
                    const float* residual, float* out, bool training) {
   if (!bf16())
-    return multiply(stream(), Product{rows, n, k, x.f32, k, 1, state(COV_PARAMETERS) + offset, 1, k,
-                                      residual, out, n});
+    return multiply(stream(), Product{rows, n, k, x.f32, k, 1, matrix(offset), 1, k, residual, out, n});
   const ProductBf16 product = {rows, n, k, {x.bf16, k, true}, {shadow_.data() + offset, k, true},
                                residual, out};
   if (training)
@@ -96,10 +139,11 @@ void Model::linear_input(Rows dy, int64_t rows, int64_t offset, int64_t n, int64
                    out.bf16});
   else
     multiply(stream(),
-             Product{rows, k, n, dy.f32, n, 1, state(COV_PARAMETERS) + offset, k, 1, nullptr, out.f32, k});
+             Product{rows, k, n, dy.f32, n, 1, matrix(offset), k, 1, nullptr, out.f32, k});
 }
 
 void Model::linear_weight(Rows dy, Rows x, int64_t rows, int64_t offset, int64_t n, int64_t k) {
+  if (lora_ != nullptr) return lora_->gradient(offset, dy, x, rows);
   float* const g = state(COV_GRADIENTS) + offset;
   if (bf16())
     train_product({n, k, rows, {dy.bf16, n, false}, {x.bf16, k, false}, g, g});

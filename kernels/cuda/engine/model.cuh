@@ -11,7 +11,7 @@
 #include "engine/gemm_bf16.cuh"
 #include "engine/model.h"
 #include "engine/operand.cuh"
-#include "engine/optimizer.cuh"
+#include "engine/parameters.cuh"
 #include "engine/slice.cuh"
 #include "engine/vendor.h"
 #include "runtime/device.h"
@@ -56,32 +56,52 @@ struct KeptGroup {
   Activations activations;
 };
 
+class Lora;  // lora.cuh
+
 class Model {
  public:
   Model(Device& device, const cov_model_shape& shape, Compute compute)
       : Model(device, shape, Slice::whole(shape, compute)) {}
   // Holds a slice only: what works on the whole model (forward, train_step, generate) is not for it.
   Model(Device& device, const cov_model_shape& shape, Slice slice);
+  // Waits for the device.
+  ~Model();
+  Model(const Model&) = delete;
+  Model& operator=(const Model&) = delete;
 
   Device& device() const { return device_; }
   Stream stream() const { return device_.stream(); }
   const Slice& slice() const { return slice_; }
   const Layout& layout() const { return layout_; }
   const cov_model_shape& shape() const { return shape_; }
-  uint64_t parameter_count() const { return count_; }
   bool bf16() const { return layout_.compute == Compute::kBf16; }
   float eps() const { return static_cast<float>(shape_.rms_norm_eps); }
 
-  // Zeroed on first use.
-  float* state(cov_buffer which);
-  void read(cov_buffer which, uint64_t offset, uint64_t count, float* values);
+  Parameters& parameters() { return parameters_; }
+  // What is trained: the parameters, or the adapters in use.
+  Parameters& trained();
+  float* state(cov_buffer which) { return parameters_.state(which); }
+  int64_t step_count() const { return parameters_.step_count; }
+  void set_step_count(int64_t count) { parameters_.step_count = count; }
+  void read(cov_buffer which, uint64_t offset, uint64_t count, float* values) {
+    parameters_.read(which, offset, count, values);
+  }
   void write(cov_buffer which, uint64_t offset, uint64_t count, const float* values);
   // The parameters were written from outside.
-  void touch() { shadow_fresh_ = false; }
-  void clear_gradients();
-  int64_t step_count = 0;
+  void touch();
+  // From now on the parameters are frozen and these adapters are at work, or none when null.
+  void use_lora(Lora* lora);
+  Lora* lora() const { return lora_; }
+  std::vector<Lora*> merged_adapters;  // reversibly, the last one on top
+  // COV_FAILED_PRECONDITION when there are adapters that cannot be trained, or none may be.
+  void require_trainable() const;
+  void require_no_lora() const;
+  // Where the gradient of the parameter at `offset` goes; null while it is frozen.
+  float* gradient(int64_t offset) {
+    return lora_ != nullptr ? nullptr : state(COV_GRADIENTS) + offset;
+  }
 
-  // Makes the rotary table cover `length` positions, and the bf16 parameters current.
+  // Makes the rotary table cover `length` positions, and bf16 parameters and adapted matrices current.
   void prepare(int64_t length);
   const float* cosine() const { return cosine_.data(); }
   const float* sine() const { return sine_.data(); }
@@ -95,7 +115,9 @@ class Model {
               float* out, bool training = false);
   // out (rows, k) = dY W, rounded in a bf16 model.
   void linear_input(Rows dy, int64_t rows, int64_t offset, int64_t n, int64_t k, Rows out);
-  // Gradient at `offset` += dY^T X.
+  // A product of training: from the vendor, where it is in use.
+  void train_product(const ProductBf16& product);
+  // Gradient at `offset`, or of the adapters there, += dY^T X.
   void linear_weight(Rows dy, Rows x, int64_t rows, int64_t offset, int64_t n, int64_t k);
   // x as the products read it: itself, or rounded to `rounded`.
   Rows operand(float* x, int64_t count, uint16_t* rounded);
@@ -125,10 +147,6 @@ class Model {
   void clear_non_finite();
   // Waits, and raises COV_NON_FINITE when logits since clear_non_finite() were not finite.
   void check_finite();
-  // Allocates what a step needs.
-  void prepare_step();
-  // Sums of squares of the chunks of kAdamwChunk gradients; waits for them.
-  std::vector<double> gradient_sums();
   // AdamW from the gradients, whose norm is `norm`, without waiting for it.
   void apply_gradients(const cov_adamw_options& options, double norm);
 
@@ -145,29 +163,28 @@ class Model {
   void drop_kept() { kept_.clear(); }
 
  private:
-  void train_product(const ProductBf16& product);
   void forward_layers_bf16(const Group& group, const Activations& activations);
   void backward_layers_bf16(const Group& group, const Activations& activations, float* dx);
   // As linear, with results in bf16; `hidden` (may be null) is SwiGLU of them.
   void linear_bf16(const uint16_t* x, int64_t rows, int64_t offset, int64_t n, int64_t k,
                    uint16_t* out, uint16_t* hidden = nullptr);
+  // The matrix at `offset` as products in fp32 read it.
+  const float* matrix(int64_t offset);
   int64_t head_rows() const;
   void backward_group(const Group& group, const Activations& activations, float inverse_temperature,
                       const float* coefficients, float constant, float* log_probs);
-  void make_ranges();
 
   Device& device_;
   cov_model_shape shape_;
   Slice slice_;
   const Layout& layout_ = slice_.layout;
-  uint64_t count_ = slice_.count;
-  Buffer<float> states_[4];
-  Buffer<uint16_t> shadow_;  // parameters in bf16
+  Parameters parameters_;
+  Buffer<uint16_t> shadow_;  // parameters in bf16, with the adapters in use
   bool shadow_fresh_ = false;
   std::unique_ptr<VendorProducts> vendor_;
   Buffer<float> cosine_, sine_;
   int64_t rope_length_ = 0;
-  Buffer<AdamwRange> ranges_;
+  Lora* lora_ = nullptr;
   Buffer<int32_t> non_finite_;
   Activations activations_;
   std::vector<KeptGroup> kept_;

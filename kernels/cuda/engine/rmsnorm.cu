@@ -49,6 +49,7 @@ __global__ void rmsnorm_backward_kernel(const float* x, const int32_t* index, co
       if (rounded != nullptr) rounded[at + i] = to_bf16(sum_dx);
     }
   }
+  if (partials == nullptr) return;
   const int64_t last = first + kGainRows < rows ? first + kGainRows : rows;
   for (int64_t i = threadIdx.x; i < d; i += blockDim.x) {
     float partial = 0.0f;
@@ -87,12 +88,14 @@ void rmsnorm_backward(Stream stream, const float* x, const int32_t* index, const
                       float* dgain, float* partials, uint16_t* rounded) {
   if (rows == 0) return;
   const unsigned blocks = blocks_of(rows, kGainRows);
+  if (dgain == nullptr) partials = nullptr;
   if (dy.bf16 == nullptr)
     COVENANT_LAUNCH((rmsnorm_backward_kernel<float>), blocks, kGainRows * kHalf, 0, stream, x, index,
                     gain, r, dy.f32, dres, rows, d, dx, rounded, partials);
   else
     COVENANT_LAUNCH((rmsnorm_backward_kernel<Bf16>), blocks, kGainRows * kHalf, 0, stream, x, index,
                     gain, r, dy.bf16, dres, rows, d, dx, rounded, partials);
+  if (dgain == nullptr) return;
   COVENANT_LAUNCH(add_partials_kernel, blocks_of(d, kThreads), kThreads, 0, stream, partials,
                   static_cast<int64_t>(blocks), d, dgain);
 }

@@ -1,6 +1,6 @@
 #include "engine/table.cuh"
 
-#include "engine/model.cuh"
+#include "engine/lora.cuh"
 #include "engine/training_table.cuh"
 #include "runtime/platform.h"
 
@@ -13,6 +13,12 @@ Model& model_of(void* handle) {
   return *model;
 }
 
+Lora& lora_of(void* handle) {
+  auto* const lora = static_cast<Lora*>(handle);
+  lora->model().device().activate();
+  return *lora;
+}
+
 cov_status create(void* handle, const cov_model_shape* shape, int32_t compute, void** model) {
   return guard([&] {
     auto* const device = static_cast<Device*>(handle);
@@ -23,14 +29,6 @@ cov_status create(void* handle, const cov_model_shape* shape, int32_t compute, v
     if (vendor) made->use_vendor();
     *model = made.release();
   });
-}
-
-void release(void* handle) {
-  (void)guard([&] {
-    Model& model = model_of(handle);
-    model.device().finish();
-  });
-  delete static_cast<Model*>(handle);
 }
 
 cov_status generate(void* handle, const cov_generate_request* requests, int32_t count,
@@ -47,9 +45,8 @@ cov_status replay(void* handle, const cov_replay_request* requests, int32_t coun
 
 const device::EngineTable& engine_table() {
   static const device::EngineTable table = {
-      .training = training_table<Model, model_of>(),
+      .training = training_table<Model, model_of, Lora, lora_of>(),
       .create = create,
-      .release = release,
       .generate = generate,
       .replay = replay,
   };

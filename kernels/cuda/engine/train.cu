@@ -5,6 +5,7 @@
 #include "engine/embedding.cuh"
 #include "engine/groups.h"
 #include "engine/head.cuh"
+#include "engine/lora.cuh"
 #include "engine/math.cuh"
 #include "engine/model.cuh"
 #include "engine/optimizer.h"
@@ -112,7 +113,7 @@ void Model::head(const Group& group, const Activations& activations, float inver
     linear_input(dlogits, rows, l.head, l.vocab, l.d, dnormed);
     linear_weight(dlogits, normed, rows, l.head, l.vocab, l.d);
     rmsnorm_backward(stream(), activations.last, index, gain, r, dnormed, nullptr, rows, l.d, dx,
-                     state(COV_GRADIENTS) + l.final_norm, partials);
+                     gradient(l.final_norm), partials);
   }
 }
 
@@ -179,8 +180,9 @@ void Model::backward_group(const Group& group, const Activations& activations,
   head(group, activations, inverse_temperature, {device_log_probs, entropy}, true,
        device_coefficients, constant, dx);
   backward_layers(group, activations, dx);
-  embed_backward(stream(), dx, group.bucket_tokens, group.bucket_starts, group.bucket_rows,
-                 group.buckets, layout_.d, state(COV_GRADIENTS));
+  if (float* const g = gradient(0); g != nullptr)
+    embed_backward(stream(), dx, group.bucket_tokens, group.bucket_starts, group.bucket_rows,
+                   group.buckets, layout_.d, g);
   device_.download(values.data(), device_log_probs, scored * sizeof(float));
   check_finite();
   if (log_probs == nullptr) return;
@@ -193,6 +195,7 @@ void Model::backward(const float* coefficients, uint64_t count) {
   if (count != kept_positions_)
     raise(COV_INVALID_ARGUMENT, "%llu coefficients given, the kept forward has %llu",
           static_cast<unsigned long long>(count), static_cast<unsigned long long>(kept_positions_));
+  require_trainable();
   const std::vector<KeptGroup> groups = std::move(kept_);
   kept_.clear();
   prepare(0);
@@ -201,61 +204,16 @@ void Model::backward(const float* coefficients, uint64_t count) {
                    nullptr);
 }
 
-void Model::make_ranges() {
-  if (ranges_.data() != nullptr) return;
-  std::vector<cov_tensor_info> tensors(static_cast<size_t>(cov_tensor_count(&shape_)));
-  require(cov_tensor_table(&shape_, tensors.data(), static_cast<int32_t>(tensors.size())));
-  std::vector<AdamwRange> ranges;
-  for (const Slice::Part& part : slice_.parts) {
-    for (const cov_tensor_info& tensor : tensors) {
-      if (tensor.offset < part.global || tensor.offset >= part.global + part.count) continue;
-      const uint64_t start = part.local + (tensor.offset - part.global);
-      for (uint64_t i = 0; i < tensor.length; i += kAdamwChunk)
-        ranges.push_back({static_cast<int64_t>(start + i),
-                          static_cast<int32_t>(std::min<uint64_t>(kAdamwChunk, tensor.length - i)),
-                          tensor.rank == 2});
-    }
-  }
-  Buffer<AdamwRange> made(device_, ranges.size());
-  device_.upload(made.data(), ranges.data(), ranges.size() * sizeof(AdamwRange));
-  device_.finish();
-  ranges_ = std::move(made);
-}
-
-std::vector<double> Model::gradient_sums() {
-  const Arena::Scope scope(device_.scratch());
-  std::vector<double> sums((count_ + kAdamwChunk - 1) / kAdamwChunk);
-  double* const device_sums = device_.scratch().take<double>(sums.size());
-  square_sums(stream(), state(COV_GRADIENTS), static_cast<int64_t>(count_), device_sums);
-  device_.download(sums.data(), device_sums, sums.size() * sizeof(double));
-  device_.finish();
-  return sums;
-}
-
 void Model::apply_gradients(const cov_adamw_options& options, double norm) {
-  adamw(stream(), ranges_.data(), static_cast<int64_t>(ranges_.count()), state(COV_PARAMETERS),
-        state(COV_GRADIENTS), state(COV_FIRST_MOMENT), state(COV_SECOND_MOMENT), shadow_.data(),
-        adamw_scalars(options, step_count + 1, norm));
+  parameters_.apply_gradients(options, norm, shadow_.data());
   shadow_fresh_ = true;
-  ++step_count;
-}
-
-void Model::prepare_step() {
-  for (cov_buffer which : {COV_GRADIENTS, COV_FIRST_MOMENT, COV_SECOND_MOMENT}) state(which);
-  make_ranges();
 }
 
 double Model::optimizer_step(const cov_adamw_options& options) {
+  require_no_lora();
   drop_kept();
-  prepare_step();
-  double total = 0.0;
-  for (const double sum : gradient_sums()) total += sum;
-  const double norm = std::sqrt(total);
-  if (!std::isfinite(norm)) {
-    clear_gradients();
-    device_.finish();
-    raise(COV_NON_FINITE, "the gradient norm is not finite; no step was made");
-  }
+  parameters_.prepare_step();
+  const double norm = parameters_.gradient_norm();
   apply_gradients(options, norm);
   device_.finish();
   return norm;
@@ -269,7 +227,8 @@ void Model::train_step(const cov_batch& batch, const cov_adamw_options& options,
   const int64_t scored = std::count_if(batch.targets, batch.targets + count,
                                        [](int32_t target) { return target >= 0; });
   if (scored == 0) raise(COV_INVALID_ARGUMENT, "no position of the batch is scored");
-  prepare_step();
+  require_trainable();
+  trained().prepare_step();
   prepare(length);
   clear_non_finite();
   std::vector<float> log_probs(static_cast<size_t>(count), 0.0f);
@@ -284,9 +243,9 @@ void Model::train_step(const cov_batch& batch, const cov_adamw_options& options,
       forward_layers(group, activations_);
       backward_group(group, activations_, 1.0f, nullptr, coefficient, log_probs.data());
     }
-    *norm = optimizer_step(options);
+    *norm = lora_ != nullptr ? lora_->optimizer_step(options) : optimizer_step(options);
   } catch (...) {
-    clear_gradients();  // a half-finished sum is of no use to anyone
+    trained().clear_gradients();  // a half-finished sum is of no use to anyone
     device_.finish();
     throw;
   }

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "parallel/parallel_lora.h"
 #include "parallel/split.h"
 
 namespace covenant::cuda {
@@ -50,8 +51,7 @@ void ParallelModel::require_open() const {
 
 // Runs a call. After a failure the devices are brought to rest and, when the call has changed them, gradients
 // are cleared; where that does not work, or parameters were being written, the model is closed.
-template <typename Body>
-void ParallelModel::attempt(bool clears, const Body& body) {
+void ParallelModel::attempt(bool clears, const std::function<void()>& body) {
   require_open();
   const cov_status status = guard(body);
   if (status.code == COV_OK) return;
@@ -62,8 +62,37 @@ void ParallelModel::attempt(bool clears, const Body& body) {
     kept_positions_ = 0;
     if (clears) clear_gradients();
   });
-  if (stepping_ || rest.code != COV_OK) closed_ = status.message;
+  if (changing_ || rest.code != COV_OK) closed_ = status.message;
   throw Failure{status};
+}
+
+void ParallelModel::change(const std::function<void()>& body) {
+  finish();
+  changing_ = true;
+  body();
+  finish();
+  changing_ = false;
+}
+
+void ParallelModel::drop_kept() {
+  kept_positions_ = 0;
+  for (const auto& replica : replicas_) replica->drop_kept();
+}
+
+void ParallelModel::set_step_count(int64_t count) {
+  for (const auto& replica : replicas_)
+    for (const auto& stage : replica->stages()) stage->model.set_step_count(count);
+}
+
+void ParallelModel::use_lora(ParallelLora* lora) {
+  if (lora == lora_) return;
+  attempt(false, [&] {
+    finish();
+    drop_kept();
+    for (size_t r = 0; r < replicas_.size(); ++r)
+      replicas_[r]->stages()[0]->model.use_lora(lora == nullptr ? nullptr : &lora->at(r));
+    lora_ = lora;
+  });
 }
 
 void ParallelModel::finish() {
@@ -79,7 +108,7 @@ void ParallelModel::clear_gradients() {
   for (const auto& replica : replicas_)
     for (const auto& stage : replica->stages()) {
       stage->device.activate();
-      stage->model.clear_gradients();
+      stage->model.trained().clear_gradients();
       stage->device.finish();
     }
 }
@@ -104,7 +133,7 @@ void ParallelModel::read(cov_buffer which, uint64_t offset, uint64_t count, floa
       for (size_t r = 1; r < replicas_.size(); ++r)
         for (const auto& stage : replicas_[r]->stages()) {
           stage->device.activate();
-          stage->model.clear_gradients();
+          stage->model.parameters().clear_gradients();
         }
     }
     download(0, which, offset, count, values);
@@ -188,6 +217,7 @@ void ParallelModel::backward(const float* coefficients, uint64_t count) {
   if (count != kept_positions_)
     raise(COV_INVALID_ARGUMENT, "%llu coefficients given, the kept forward has %llu",
           static_cast<unsigned long long>(count), static_cast<unsigned long long>(kept_positions_));
+  replicas_[0]->stages()[0]->model.require_trainable();
   kept_positions_ = 0;
   attempt(true, [&] {
     run(Pass::kBackward, kept_inverse_temperature_, coefficients, 0.0f);
@@ -239,7 +269,7 @@ double ParallelModel::norm() {
   std::vector<uint64_t> ends(sums.size(), 0);
   for (const auto& stage : replicas_[0]->stages()) {
     stage->device.activate();
-    const std::vector<double> local = stage->model.gradient_sums();
+    const std::vector<double> local = stage->model.parameters().gradient_sums();
     for (const Slice::Part& part : stage->model.slice().parts) {
       const uint64_t first = part.global / kAdamwChunk, shift = part.local / kAdamwChunk - first;
       const uint64_t last = (part.global + part.count - 1) / kAdamwChunk;
@@ -263,31 +293,26 @@ double ParallelModel::step(const cov_adamw_options& options) {
   const double found = norm();
   if (!std::isfinite(found))
     raise(COV_NON_FINITE, "the gradient norm is not finite; no step was made");
-  finish();
-  stepping_ = true;
-  for (const auto& replica : replicas_)
-    for (const auto& stage : replica->stages()) {
-      stage->device.activate();
-      stage->model.step_count = step_count;
-      stage->model.apply_gradients(options, found);
-    }
-  finish();
-  stepping_ = false;
-  ++step_count;
+  change([&] {
+    for (const auto& replica : replicas_)
+      for (const auto& stage : replica->stages()) {
+        stage->device.activate();
+        stage->model.apply_gradients(options, found);
+      }
+  });
   return found;
 }
 
 double ParallelModel::optimizer_step(const cov_adamw_options& options) {
   double found = 0.0;
-  kept_positions_ = 0;
+  replicas_[0]->stages()[0]->model.require_no_lora();
   attempt(true, [&] {
-    for (const auto& replica : replicas_) {
-      replica->drop_kept();
+    drop_kept();
+    for (const auto& replica : replicas_)
       for (const auto& stage : replica->stages()) {
         stage->device.activate();
-        stage->model.prepare_step();
+        stage->model.parameters().prepare_step();
       }
-    }
     found = step(options);
   });
   return found;
@@ -299,13 +324,14 @@ void ParallelModel::train_step(const cov_batch& batch, const cov_adamw_options& 
   const int64_t scored = std::count_if(batch.targets, batch.targets + count,
                                        [](int32_t target) { return target >= 0; });
   if (scored == 0) raise(COV_INVALID_ARGUMENT, "no position of the batch is scored");
+  replicas_[0]->stages()[0]->model.require_trainable();
   kept_positions_ = 0;
   std::vector<float> log_probs(static_cast<size_t>(count), 0.0f);
   attempt(true, [&] {
     load(batch, Pass::kTrain);
     run(Pass::kTrain, 1.0f, nullptr, static_cast<float>(-1.0 / static_cast<double>(scored)));
     collect(log_probs.data(), nullptr);
-    *norm = step(options);
+    *norm = lora_ != nullptr ? lora_->step(options) : step(options);
   });
   double sum = 0.0;
   for (const float log_prob : log_probs) sum -= static_cast<double>(log_prob);

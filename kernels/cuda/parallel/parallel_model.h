@@ -1,6 +1,7 @@
 // Replicas of a pipeline, and the step they make together (covenant/parallel.h).
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -9,6 +10,8 @@
 #include "parallel/pipeline.h"
 
 namespace covenant::cuda {
+
+class ParallelLora;  // parallel_lora.h
 
 class ParallelModel {
  public:
@@ -20,7 +23,8 @@ class ParallelModel {
   Stage& stage_at(int32_t place) {
     return *replicas_[static_cast<size_t>(place) / stages_]->stages()[static_cast<size_t>(place) % stages_];
   }
-  int64_t step_count = 0;
+  int64_t step_count() const { return replicas_[0]->stages()[0]->model.step_count(); }
+  void set_step_count(int64_t count);
 
   void read(cov_buffer which, uint64_t offset, uint64_t count, float* values);
   void read_replica(int32_t replica, cov_buffer which, uint64_t offset, uint64_t count, float* values);
@@ -31,8 +35,11 @@ class ParallelModel {
   double optimizer_step(const cov_adamw_options& options);
   void train_step(const cov_batch& batch, const cov_adamw_options& options, double* loss,
                   double* norm);
+  // As Model's: on every replica.
+  void use_lora(ParallelLora* lora);
 
  private:
+  friend class ParallelLora;
   void download(size_t replica, cov_buffer which, uint64_t offset, uint64_t count, float* values);
   void connect_devices(int32_t collectives);
   void load(const cov_batch& batch, Pass pass);
@@ -45,15 +52,18 @@ class ParallelModel {
   void finish();
   void clear_gradients();
   void require_open() const;
-  template <typename Body>
-  void attempt(bool clears, const Body& body);
+  void attempt(bool clears, const std::function<void()>& body);
+  // The part of a call that changes parameters.
+  void change(const std::function<void()>& body);
+  void drop_kept();
 
   uint64_t parameters_;
   size_t stages_;
   std::vector<std::unique_ptr<Pipeline>> replicas_;
   std::vector<std::unique_ptr<Communicator>> rings_;  // of the replicas' devices of one stage
   std::string report_, closed_;
-  bool stepping_ = false;  // parameters are being written
+  bool changing_ = false;  // parameters are being written
+  ParallelLora* lora_ = nullptr;
   uint64_t kept_positions_ = 0;
   float kept_inverse_temperature_ = 1.0f;
 };

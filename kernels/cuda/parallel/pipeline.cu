@@ -90,7 +90,7 @@ void Pipeline::start(Pass pass, float inverse_temperature, const float* coeffici
     stage->forwards = pass == Pass::kBackward ? micro_batches_ : 0;
     stage->backwards = 0;
     stage->model.prepare(0);
-    if (pass == Pass::kBackward) stage->model.prepare_step();
+    if (pass == Pass::kBackward) stage->model.trained().prepare_step();
     // What was queued before, such as cleared gradients, comes before what the side stream does.
     stage->computed.record(stage->device.stream());
     stage->computed.wait(stage->side.stream());
@@ -254,9 +254,9 @@ void Pipeline::embed_gradient(size_t m) {
   Stage::Gradient& gradient = first.gradient(m);
   const Group& group = first.groups[m];
   if (!remote_embedding()) {
-    embed_backward(first.device.stream(), gradient.values.data(), group.bucket_tokens,
-                   group.bucket_starts, group.bucket_rows, group.buckets, first.model.layout().d,
-                   first.model.state(COV_GRADIENTS));
+    if (float* const g = first.model.gradient(0); g != nullptr)
+      embed_backward(first.device.stream(), gradient.values.data(), group.bucket_tokens,
+                     group.bucket_starts, group.bucket_rows, group.buckets, first.model.layout().d, g);
     gradient.free.record(first.device.stream());
     return;
   }

@@ -7,7 +7,7 @@ namespace covenant::cuda {
 void Stage::reserve(Pass pass, size_t slot_count) {
   device.activate();
   forwards = backwards = 0;
-  if (pass == Pass::kTrain || pass == Pass::kBackward) model.prepare_step();
+  if (pass == Pass::kTrain || pass == Pass::kBackward) model.trained().prepare_step();
   rows_max = 0;
   for (const Group& group : groups) rows_max = std::max(rows_max, group.rows());
   if (groups.empty()) return;

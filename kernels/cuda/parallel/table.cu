@@ -1,19 +1,19 @@
 #include "parallel/table.h"
 
 #include "engine/training_table.cuh"
-#include "parallel/parallel_model.h"
+#include "parallel/parallel_lora.h"
 
 namespace covenant::cuda {
 namespace {
 
 ParallelModel& model_of(void* handle) { return *static_cast<ParallelModel*>(handle); }
 
+ParallelLora& lora_of(void* handle) { return *static_cast<ParallelLora*>(handle); }
+
 cov_status create(const int32_t* devices, int32_t count, const cov_model_shape* shape,
                   const cov_parallel_options* options, void** model) {
   return guard([&] { *model = new ParallelModel(devices, count, *shape, *options); });
 }
-
-void release(void* handle) { delete static_cast<ParallelModel*>(handle); }
 
 const char* report(const void* handle) { return static_cast<const ParallelModel*>(handle)->report(); }
 
@@ -39,9 +39,8 @@ cov_status read_replica(void* handle, int32_t replica, int32_t which, uint64_t o
 
 const device::ParallelTable& parallel_table() {
   static const device::ParallelTable table = {
-      .training = training_table<ParallelModel, model_of>(),
+      .training = training_table<ParallelModel, model_of, ParallelLora, lora_of>(),
       .create = create,
-      .release = release,
       .report = report,
       .device = device,
       .read_replica = read_replica,

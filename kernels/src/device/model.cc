@@ -39,9 +39,16 @@ cov_status cov_device_model_create(cov_device* device, const cov_model_shape* sh
 }
 
 void cov_device_model_release(cov_device_model* model) {
-  if (model == nullptr) return;
-  model->table->release(model->handle);
-  delete model;
+  release(model);
+}
+
+cov_status cov_device_model_create_lora(cov_device_model* model, const cov_lora_options* options,
+                                        cov_device_lora** lora) {
+  return create_lora(model, options, lora);
+}
+
+cov_status cov_device_model_use_lora(cov_device_model* model, cov_device_lora* lora) {
+  return use_lora(model, lora);
 }
 
 cov_status cov_device_model_read(cov_device_model* model, int32_t which, uint64_t offset,

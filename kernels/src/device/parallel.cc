@@ -82,9 +82,16 @@ cov_status cov_parallel_model_create(const int32_t* devices, int32_t device_coun
 }
 
 void cov_parallel_model_release(cov_parallel_model* model) {
-  if (model == nullptr) return;
-  model->table->release(model->handle);
-  delete model;
+  release(model);
+}
+
+cov_status cov_parallel_model_create_lora(cov_parallel_model* model, const cov_lora_options* options,
+                                          cov_device_lora** lora) {
+  return create_lora(model, options, lora);
+}
+
+cov_status cov_parallel_model_use_lora(cov_parallel_model* model, cov_device_lora* lora) {
+  return use_lora(model, lora);
 }
 
 const char* cov_parallel_model_report(const cov_parallel_model* model) {
@@ -119,7 +126,7 @@ cov_status cov_parallel_model_read_replica(cov_parallel_model* model, int32_t re
   if (replica < 0 || replica >= model->replicas)
     return cov_error(COV_OUT_OF_RANGE, "there is no replica %d; there are %d", replica,
                      model->replicas);
-  const cov_status status = check_range(model->parameters, which, offset, count, values);
+  const cov_status status = check_range(model->length, which, offset, count, values);
   if (status.code != COV_OK) return status;
   return model->table->read_replica(model->handle, replica, which, offset, count, values);
 }

@@ -10,7 +10,6 @@ struct ParallelTable {
   TrainingTable training;
   cov_status (*create)(const int32_t* devices, int32_t count, const cov_model_shape* shape,
                        const cov_parallel_options* options, void** model);
-  void (*release)(void* model);
   const char* (*report)(const void* model);
   cov_status (*device)(void* model, int32_t place, int32_t* first_layer, int32_t* layers,
                        uint64_t* bytes, uint64_t* peak_bytes);

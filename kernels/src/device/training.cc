@@ -4,33 +4,47 @@
 
 namespace covenant::device {
 
+void release(TrainingModel* model) {
+  if (model != nullptr && --model->references == 0) delete model;
+}
+
 cov_status no_model() { return cov_error(COV_INVALID_ARGUMENT, "model is null"); }
 
-cov_status read_values(TrainingModel* model, int32_t which, uint64_t offset, uint64_t count,
+cov_status read_values(Trained* trained, int32_t which, uint64_t offset, uint64_t count,
                        float* values) {
-  if (model == nullptr) return no_model();
-  const cov_status status = check_range(model->parameters, which, offset, count, values);
+  if (trained == nullptr) return no_model();
+  const cov_status status = check_range(trained->length, which, offset, count, values);
   if (status.code != COV_OK) return status;
-  return model->training->read(model->handle, which, offset, count, values);
+  return trained->state->read(trained->handle, which, offset, count, values);
 }
 
-cov_status write_values(TrainingModel* model, int32_t which, uint64_t offset, uint64_t count,
+cov_status write_values(Trained* trained, int32_t which, uint64_t offset, uint64_t count,
                         const float* values) {
-  if (model == nullptr) return no_model();
-  const cov_status status = check_range(model->parameters, which, offset, count, values);
+  if (trained == nullptr) return no_model();
+  const cov_status status = check_range(trained->length, which, offset, count, values);
   if (status.code != COV_OK) return status;
-  return model->training->write(model->handle, which, offset, count, values);
+  return trained->state->write(trained->handle, which, offset, count, values);
 }
 
-int64_t step_count(const TrainingModel* model) {
-  return model == nullptr ? 0 : model->training->step_count(model->handle);
+int64_t step_count(const Trained* trained) {
+  return trained == nullptr ? 0 : trained->state->step_count(trained->handle);
 }
 
-cov_status set_step_count(TrainingModel* model, int64_t count) {
-  if (model == nullptr || count < 0)
+cov_status set_step_count(Trained* trained, int64_t count) {
+  if (trained == nullptr || count < 0)
     return cov_error(COV_INVALID_ARGUMENT, "the step count must not be negative");
-  model->training->set_step_count(model->handle, count);
+  trained->state->set_step_count(trained->handle, count);
   return cov_ok();
+}
+
+cov_status optimizer_step(Trained* trained, const cov_adamw_options* options, float* gradient_norm) {
+  if (trained == nullptr) return no_model();
+  cov_status status = check_adamw(options);
+  if (status.code != COV_OK) return status;
+  double norm = 0.0;
+  status = trained->state->optimizer_step(trained->handle, options, &norm);
+  if (status.code == COV_OK && gradient_norm != nullptr) *gradient_norm = static_cast<float>(norm);
+  return status;
 }
 
 cov_status forward(TrainingModel* model, const cov_batch* batch,
@@ -48,17 +62,6 @@ cov_status backward(TrainingModel* model, const float* coefficients, uint64_t co
   const cov_status status = check_coefficients(coefficients, count);
   if (status.code != COV_OK) return status;
   return model->training->backward(model->handle, coefficients, count);
-}
-
-cov_status optimizer_step(TrainingModel* model, const cov_adamw_options* options,
-                          float* gradient_norm) {
-  if (model == nullptr) return no_model();
-  cov_status status = check_adamw(options);
-  if (status.code != COV_OK) return status;
-  double norm = 0.0;
-  status = model->training->optimizer_step(model->handle, options, &norm);
-  if (status.code == COV_OK && gradient_norm != nullptr) *gradient_norm = static_cast<float>(norm);
-  return status;
 }
 
 cov_status train_step(TrainingModel* model, const cov_batch* batch,

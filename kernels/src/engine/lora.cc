@@ -6,60 +6,11 @@
 #include <cstring>
 #include <memory>
 
-#include "covenant/rng.h"
 #include "engine/model.h"
 #include "engine/optimizer.h"
 
 namespace covenant {
 namespace {
-
-constexpr int32_t kRankMax = 1024;
-
-// Which matrices have adapters, and where these lie.
-void lay_out(cov_lora& lora, const Layout& l, int32_t targets) {
-  const int64_t query = l.attention.query_width(), kv = l.attention.kv_heads * l.attention.dim;
-  struct Whole {
-    int64_t offset, k;
-    std::vector<int64_t> parts;  // rows of the matrices in it
-  };
-  for (int64_t layer = 0; layer < l.layers; ++layer) {
-    const Whole wholes[] = {{l.qkv(layer), l.d, {query, kv, kv}},
-                            {l.o(layer), l.d, {l.d}},
-                            {l.gate_up(layer), l.d, {l.f, l.f}},
-                            {l.down(layer), l.f, {l.d}}};
-    int target = 0;
-    for (const Whole& whole : wholes) {
-      cov_lora::Group group = {whole.offset, 0, whole.k, lora.adapters.size(), 0, {}, {}};
-      for (const int64_t n : whole.parts) {
-        const int64_t offset = whole.offset + group.n * whole.k;
-        group.n += n;
-        if ((targets >> target++ & 1) == 0) continue;
-        const int64_t a = lora.size, b = a + lora.rank * whole.k;
-        lora.adapters.push_back({offset, n, whole.k, a, b});
-        lora.size = b + n * lora.rank;
-        ++group.count;
-      }
-      if (group.count > 0) lora.groups.push_back(group);
-    }
-  }
-}
-
-void initialise(cov_lora& lora, uint64_t seed) {
-  const uint32_t key[2] = {static_cast<uint32_t>(seed), static_cast<uint32_t>(seed >> 32)};
-  float* p = lora.state(COV_PARAMETERS);
-  uint32_t matrix = 0;
-  for (const cov_lora::Adapter& adapter : lora.adapters) {
-    const float bound = 1.0f / std::sqrt(static_cast<float>(adapter.k));
-    for (int64_t i = 0; i < lora.rank * adapter.k; ++i) {
-      const uint32_t counter[4] = {static_cast<uint32_t>(i), matrix, 0x4c6f5241u, 0};
-      uint32_t out[4];
-      cov_philox4x32(key, counter, out);
-      const float unit = static_cast<float>(out[0] >> 8) * (1.0f / 16777216.0f);
-      p[adapter.a + i] = (2.0f * unit - 1.0f) * bound;
-    }
-    ++matrix;
-  }
-}
 
 // Forgets a reversible merge; the parameters stay as they are.
 void forget_merge(cov_lora& lora) {
@@ -86,9 +37,7 @@ const float* effective_matrix(cov_model& model, int64_t offset, int64_t n, int64
 }
 
 double lora_optimizer_step(cov_lora& lora, const cov_adamw_options& options) {
-  if (lora.merged)
-    throw Failure{cov_error(COV_FAILED_PRECONDITION,
-                            "the adapters are merged into the base; unmerge them to train them")};
+  if (lora.merged) throw Failure{cov_error(COV_FAILED_PRECONDITION, kMergedSentence)};
   lora.model->kept.valid = false;
   const double norm = adamw_step(*lora.model,
                                  {lora.state(COV_PARAMETERS), lora.state(COV_GRADIENTS),
@@ -99,6 +48,11 @@ double lora_optimizer_step(cov_lora& lora, const cov_adamw_options& options) {
 }
 
 }  // namespace covenant
+
+cov_lora::cov_lora(cov_model& of, const cov_lora_options& options)
+    : LoraPlan(of.layout, options), model(&of), factors(groups.size()) {
+  initialise(options.seed, state(COV_PARAMETERS));
+}
 
 float* cov_lora::state(cov_buffer which) {
   covenant::Buffer<float>& buffer = buffers[which];
@@ -144,21 +98,9 @@ extern "C" cov_status cov_lora_create(cov_model* model, const cov_lora_options* 
   if (lora != nullptr) *lora = nullptr;
   if (model == nullptr || options == nullptr || lora == nullptr)
     return cov_error(COV_INVALID_ARGUMENT, "model, options and the result pointer must be given");
-  if (options->rank < 1 || options->rank > covenant::kRankMax)
-    return cov_error(COV_INVALID_ARGUMENT, "rank is %d, must be in [1, %d]", options->rank,
-                     covenant::kRankMax);
-  if (!std::isfinite(options->alpha) || options->alpha == 0.0f)
-    return cov_error(COV_INVALID_ARGUMENT, "alpha must be finite and not 0");
-  if (options->targets < 1 || options->targets > 127)
-    return cov_error(COV_INVALID_ARGUMENT, "targets is %d, no set of matrices", options->targets);
   return covenant::guarded([&] {
-    const covenant::Layout& l = model->layout;
-    auto created = std::make_unique<cov_lora>();
-    created->model = model;
-    created->rank = options->rank;
-    created->scale = options->alpha / static_cast<float>(options->rank);
-    covenant::lay_out(*created, l, options->targets);
-    covenant::initialise(*created, options->seed);
+    covenant::check_lora_options(*options);
+    auto created = std::make_unique<cov_lora>(*model, *options);
     cov_model_retain(model);
     *lora = created.release();
     return cov_ok();

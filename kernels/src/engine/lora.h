@@ -1,36 +1,25 @@
 // Adapters of a model (covenant/lora.h).
-//
-// Matrices that the layers multiply as one (q, k, v; gate and up) form a group, whose adapters are
-// one adapter of rank R = rank * members: A stacked (R, k), B block diagonal (n, R).
 #pragma once
 
 #include <cstdint>
 #include <vector>
 
-#include "covenant/lora.h"
 #include "engine/gemm.h"
+#include "engine/lora_plan.h"
 #include "engine/memory.h"
 
-struct cov_lora {
-  // One adapted matrix: its place in the model's parameters, A and B in the adapters' own.
-  struct Adapter {
-    int64_t offset, n, k;
-    int64_t a, b;
-  };
-  struct Group {
-    int64_t offset, n, k;          // of the whole matrix
-    size_t first, count;           // its adapters
-    covenant::PackedMatrix a, b;   // s A and s B for backward, packed last
+struct cov_lora : covenant::LoraPlan {
+  // s A and s B of a group for backward, packed last.
+  struct Packed {
+    covenant::PackedMatrix a, b;
   };
 
-  cov_model* model = nullptr;
-  int32_t rank = 0;
-  float scale = 0;  // alpha / rank
-  int64_t size = 0;
+  cov_lora(cov_model& of, const cov_lora_options& options);
+
+  cov_model* model;
   int64_t step_count = 0;
   bool merged = false;            // reversibly
-  std::vector<Adapter> adapters;  // by offset
-  std::vector<Group> groups;      // by offset
+  std::vector<Packed> factors;    // by group
   covenant::Buffer<float> buffers[4];
   covenant::Buffer<float> matrix;  // W' of the matrix packed last
   covenant::Buffer<float> base;    // what the adapted matrices were before merging
@@ -41,7 +30,6 @@ struct cov_lora {
   void clear_gradients();
   // out (n, k) += scale B A.
   void add_to(const Adapter& adapter, float* out);
-  int64_t group_rank(const Group& group) const { return rank * static_cast<int64_t>(group.count); }
 };
 
 namespace covenant {

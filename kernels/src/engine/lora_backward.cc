@@ -63,9 +63,7 @@ void gather(const cov_lora& lora, const cov_lora::Group& group, bool is_a, float
 }  // namespace
 
 void prepare_lora(cov_lora& lora, int64_t rows) {
-  if (lora.merged)
-    throw Failure{cov_error(COV_FAILED_PRECONDITION,
-                            "the adapters are merged into the base; unmerge them to train them")};
+  if (lora.merged) throw Failure{cov_error(COV_FAILED_PRECONDITION, kMergedSentence)};
   cov_model& model = *lora.model;
   const Compute compute = model.layout.compute;
   lora.state(COV_GRADIENTS);
@@ -73,31 +71,31 @@ void prepare_lora(cov_lora& lora, int64_t rows) {
       lora.work.reserve(model.memory, LoraWork(lora, rows, nullptr).size);  // gathers them first
   product = LoraWork(lora, rows, product).product;
   int64_t bytes = 0;
-  for (cov_lora::Group& group : lora.groups) {
+  for (size_t i = 0; i < lora.groups.size(); ++i) {
+    const cov_lora::Group& group = lora.groups[i];
     const int64_t rank = lora.group_rank(group);
-    group.a = {compute, group.k, rank, nullptr};
-    group.b = {compute, group.n, rank, nullptr};
+    lora.factors[i] = {{compute, group.k, rank, nullptr}, {compute, group.n, rank, nullptr}};
     bytes += packed_bytes(compute, group.k, rank) + packed_bytes(compute, group.n, rank);
   }
   char* next = lora.packed.reserve(model.memory, bytes);
-  for (cov_lora::Group& group : lora.groups) {
-    group.a.data = next;
-    next += packed_bytes(compute, group.a.k, group.a.n);
-    gather(lora, group, true, product);
-    pack_forward(model.pool, product, group.a);
-    group.b.data = next;
-    next += packed_bytes(compute, group.b.k, group.b.n);
-    gather(lora, group, false, product);
-    pack_backward(model.pool, product, group.b);
+  for (size_t i = 0; i < lora.groups.size(); ++i) {
+    cov_lora::Packed& to = lora.factors[i];
+    to.a.data = next;
+    next += packed_bytes(compute, to.a.k, to.a.n);
+    gather(lora, lora.groups[i], true, product);
+    pack_forward(model.pool, product, to.a);
+    to.b.data = next;
+    next += packed_bytes(compute, to.b.k, to.b.n);
+    gather(lora, lora.groups[i], false, product);
+    pack_backward(model.pool, product, to.b);
   }
 }
 
 void lora_gradient(cov_lora& lora, int64_t offset, Operand dy, Operand x, int64_t rows) {
-  const auto found =
-      std::find_if(lora.groups.begin(), lora.groups.end(),
-                   [offset](const cov_lora::Group& group) { return group.offset == offset; });
-  if (found == lora.groups.end()) return;
-  const cov_lora::Group& group = *found;
+  const int64_t index = lora.group_at(offset);
+  if (index < 0) return;
+  const cov_lora::Group& group = lora.groups[static_cast<size_t>(index)];
+  const cov_lora::Packed& factors = lora.factors[static_cast<size_t>(index)];
   ThreadPool& pool = lora.model->pool;
   const Compute compute = lora.model->layout.compute;
   const int64_t rank = lora.rank, total = lora.group_rank(group);
@@ -107,7 +105,7 @@ void lora_gradient(cov_lora& lora, int64_t offset, Operand dy, Operand x, int64_
     std::fill_n(w.product, n * k, 0.0f);
     multiply_gradient(pool, compute, left, right, rows, n, k, w.product, w.scratch);
   };
-  multiply(pool, x, rows, group.a, nullptr, w.t);
+  multiply(pool, x, rows, factors.a, nullptr, w.t);
   product(dy, operand(pool, compute, w.t, rows, total, w.rounded), group.n, total);
   for (size_t i = 0; i < group.count; ++i) {
     const cov_lora::Adapter& m = lora.adapters[group.first + i];
@@ -116,7 +114,7 @@ void lora_gradient(cov_lora& lora, int64_t offset, Operand dy, Operand x, int64_
       for (int64_t r = 0; r < rank; ++r)
         g[m.b + row * rank + r] += w.product[(first + row) * total + column + r];
   }
-  multiply(pool, dy, rows, group.b, nullptr, w.t);
+  multiply(pool, dy, rows, factors.b, nullptr, w.t);
   product(operand(pool, compute, w.t, rows, total, w.rounded), x, total, group.k);
   for (size_t i = 0; i < group.count; ++i) {
     const cov_lora::Adapter& m = lora.adapters[group.first + i];
