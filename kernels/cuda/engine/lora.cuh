@@ -18,6 +18,9 @@ class Lora {
   Model& model() const { return model_; }
   Parameters& parameters() { return parameters_; }
   int64_t step_count() const { return parameters_.step_count; }
+  uint64_t memory_bytes() const {
+    return parameters_.memory_bytes() + matrices_.bytes() + base_.bytes();
+  }
   void set_step_count(int64_t count) { parameters_.step_count = count; }
   void read(cov_buffer which, uint64_t offset, uint64_t count, float* values) {
     parameters_.read(which, offset, count, values);

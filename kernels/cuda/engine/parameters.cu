@@ -11,6 +11,12 @@ Parameters::Parameters(Device& device, uint64_t count, std::vector<AdamwRange> r
   state(COV_PARAMETERS);
 }
 
+uint64_t Parameters::memory_bytes() const {
+  uint64_t bytes = ranges_.bytes();
+  for (const Buffer<float>& buffer : states_) bytes += buffer.bytes();
+  return bytes;
+}
+
 float* Parameters::state(cov_buffer which) {
   Buffer<float>& buffer = states_[which];
   if (buffer.data() == nullptr) {

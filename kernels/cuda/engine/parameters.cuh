@@ -16,6 +16,7 @@ class Parameters {
 
   int64_t step_count = 0;
   uint64_t count() const { return count_; }
+  uint64_t memory_bytes() const;
   // Zeroed on first use.
   float* state(cov_buffer which);
   void read(cov_buffer which, uint64_t offset, uint64_t count, float* values);

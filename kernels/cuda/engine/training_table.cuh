@@ -53,6 +53,8 @@ device::LoraTable lora_table() {
             return guard([&] { lora_of(handle).merge(reversible != 0); });
           },
       .unmerge = [](void* handle) { return guard([&] { lora_of(handle).unmerge(); }); },
+      .memory_bytes =
+          [](const void* handle) { return static_cast<const Lora*>(handle)->memory_bytes(); },
   };
 }
 

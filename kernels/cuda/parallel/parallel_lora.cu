@@ -30,6 +30,12 @@ ParallelLora::~ParallelLora() {
   model_.lora_ = nullptr;  // of a closed model, too
 }
 
+uint64_t ParallelLora::memory_bytes() const {
+  uint64_t bytes = 0;
+  for (const auto& lora : replicas_) bytes += lora->memory_bytes();
+  return bytes;
+}
+
 void ParallelLora::set_step_count(int64_t count) {
   each([&](Lora& lora) { lora.set_step_count(count); });
 }

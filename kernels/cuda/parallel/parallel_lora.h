@@ -21,6 +21,7 @@ class ParallelLora {
   // Of one replica.
   Lora& at(size_t replica) { return *replicas_[replica]; }
   int64_t step_count() const { return replicas_[0]->step_count(); }
+  uint64_t memory_bytes() const;
   void set_step_count(int64_t count);
   void read(cov_buffer which, uint64_t offset, uint64_t count, float* values);
   void write(cov_buffer which, uint64_t offset, uint64_t count, const float* values);

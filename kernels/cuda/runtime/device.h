@@ -138,6 +138,7 @@ class Buffer {
   }
   T* data() const { return data_; }
   uint64_t count() const { return count_; }
+  uint64_t bytes() const { return count_ * sizeof(T); }
 
  private:
   void swap(Buffer& other) {

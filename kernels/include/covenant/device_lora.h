@@ -53,6 +53,9 @@ cov_status cov_device_lora_write(cov_device_lora* lora, int32_t which, uint64_t 
 int64_t cov_device_lora_step_count(const cov_device_lora* lora);
 cov_status cov_device_lora_set_step_count(cov_device_lora* lora, int64_t count);
 
+// Bytes these adapters hold on all devices.
+uint64_t cov_device_lora_memory_bytes(const cov_device_lora* lora);
+
 // As cov_lora_optimizer_step, cov_lora_merge and cov_lora_unmerge.
 cov_status cov_device_lora_optimizer_step(cov_device_lora* lora, const cov_adamw_options* options,
                                           float* gradient_norm);

@@ -81,6 +81,10 @@ cov_status cov_device_lora_set_step_count(cov_device_lora* lora, int64_t count) 
   return set_step_count(lora, count);
 }
 
+uint64_t cov_device_lora_memory_bytes(const cov_device_lora* lora) {
+  return lora == nullptr ? 0 : lora->table().memory_bytes(lora->handle);
+}
+
 cov_status cov_device_lora_optimizer_step(cov_device_lora* lora, const cov_adamw_options* options,
                                           float* gradient_norm) {
   return lora == nullptr ? no_adapters() : optimizer_step(lora, options, gradient_norm);

@@ -23,6 +23,7 @@ struct LoraTable {
   cov_status (*use)(void* model, void* lora);
   cov_status (*merge)(void* lora, int32_t reversible);
   cov_status (*unmerge)(void* lora);
+  uint64_t (*memory_bytes)(const void* lora);
 };
 
 struct TrainingTable {

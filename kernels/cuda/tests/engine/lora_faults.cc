@@ -59,6 +59,8 @@ void bad_arguments(cov_device* device) {
   CHECK_CODE(cov_device_model_optimizer_step(model, &kAdamw, nullptr), COV_FAILED_PRECONDITION);
   cov_device_lora_release(nullptr);
   CHECK(cov_device_lora_length(nullptr) == 0 && cov_device_lora_step_count(nullptr) == 0);
+  CHECK(cov_device_lora_memory_bytes(nullptr) == 0);
+  CHECK(cov_device_lora_memory_bytes(lora) >= length * sizeof(float));
   CHECK_CODE(cov_device_lora_read(nullptr, 0, 0, 1, &value), COV_INVALID_ARGUMENT);
   CHECK_CODE(cov_device_lora_write(nullptr, 0, 0, 1, &value), COV_INVALID_ARGUMENT);
   CHECK_CODE(cov_device_lora_set_step_count(nullptr, 1), COV_INVALID_ARGUMENT);
