@@ -1,8 +1,15 @@
+import { Adapter } from "./adapter.ts";
 import { awaitKernel } from "./errors.ts";
 import { type NativeModel, native } from "./native.ts";
 import { tensorTable } from "./tables.ts";
 import { Trainable, type TrainableModel } from "./trainable.ts";
-import type { DeviceModelOptions, DevicePlace, ModelShape, TensorInfo } from "./types.ts";
+import type {
+  AdapterOptions,
+  DeviceModelOptions,
+  DevicePlace,
+  ModelShape,
+  TensorInfo,
+} from "./types.ts";
 
 /** Devices that share the layers of one replica. */
 function stagesOf({ devices = [0], layout = "data-parallel" }: DeviceModelOptions): number {
@@ -53,6 +60,11 @@ export class DeviceModel extends Trainable implements TrainableModel {
       });
       return new DeviceModel(made.model, { ...shape }, made);
     });
+  }
+
+  /** See {@link TrainableModel.createAdapter}; not for layers that are split. */
+  createAdapter(options: AdapterOptions): Promise<Adapter> {
+    return awaitKernel(() => Adapter.create(this.native, this.shape, options));
   }
 
   /** See {@link TrainableModel.memory}; memory of the devices. */

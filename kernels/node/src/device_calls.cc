@@ -1,5 +1,8 @@
-// A model on CUDA devices: on one, which also generates, or spread over several.
+// A model on CUDA devices: on one, which also generates, or spread over several. And its adapters.
+#include <memory>
+#include <string>
 #include <utility>
+#include <vector>
 
 #include "model_calls.h"
 
@@ -18,6 +21,8 @@ struct OneDevice {
   static constexpr auto train_step = cov_device_model_train_step;
   static constexpr auto step_count = cov_device_model_step_count;
   static constexpr auto set_step_count = cov_device_model_set_step_count;
+  static constexpr auto create_lora = cov_device_model_create_lora;
+  static constexpr auto use_lora = cov_device_model_use_lora;
 };
 struct SeveralDevices {
   using Model = cov_parallel_model;
@@ -30,6 +35,60 @@ struct SeveralDevices {
   static constexpr auto train_step = cov_parallel_model_train_step;
   static constexpr auto step_count = cov_parallel_model_step_count;
   static constexpr auto set_step_count = cov_parallel_model_set_step_count;
+  static constexpr auto create_lora = cov_parallel_model_create_lora;
+  static constexpr auto use_lora = cov_parallel_model_use_lora;
+};
+
+// A device that closes after everything on it: its model, and adapters that live longer.
+class OpenDevice {
+ public:
+  OpenDevice() = default;
+  OpenDevice(const OpenDevice&) = delete;
+  OpenDevice& operator=(const OpenDevice&) = delete;
+  ~OpenDevice() { cov_device_close(handle); }
+  cov_device* handle = nullptr;
+};
+
+template <typename Api>
+class DeviceAdapter final : public AdapterCalls {
+ public:
+  DeviceAdapter(typename Api::Model* model, std::shared_ptr<OpenDevice> device)
+      : device_(std::move(device)), model_(model) {}
+  ~DeviceAdapter() override { cov_device_lora_release(lora_); }
+
+  cov_status create(const cov_lora_options& options, uint64_t* length) {
+    const cov_status status = Api::create_lora(model_, &options, &lora_);
+    if (status.code == COV_OK) *length = cov_device_lora_length(lora_);
+    return status;
+  }
+
+  cov_status read(int32_t which, uint64_t offset, uint64_t count, float* values) override {
+    return cov_device_lora_read(lora_, which, offset, count, values);
+  }
+  cov_status write(int32_t which, uint64_t offset, uint64_t count, const float* values) override {
+    return cov_device_lora_write(lora_, which, offset, count, values);
+  }
+  cov_status optimizer_step(const cov_adamw_options& options, float* gradient_norm) override {
+    return cov_device_lora_optimizer_step(lora_, &options, gradient_norm);
+  }
+  int64_t step_count() const override { return cov_device_lora_step_count(lora_); }
+  cov_status set_step_count(int64_t count) override {
+    return cov_device_lora_set_step_count(lora_, count);
+  }
+  void memory(uint64_t* bytes, uint64_t* peak_bytes) override {
+    *bytes = *peak_bytes = cov_device_lora_memory_bytes(lora_);
+  }
+
+  cov_status use() override { return Api::use_lora(model_, lora_); }
+  cov_status merge(bool reversible) override {
+    return cov_device_lora_merge(lora_, reversible ? 1 : 0);
+  }
+  cov_status unmerge() override { return cov_device_lora_unmerge(lora_); }
+
+ private:
+  std::shared_ptr<OpenDevice> device_;
+  typename Api::Model* model_;  // retained by the adapters
+  cov_device_lora* lora_ = nullptr;
 };
 
 template <typename Api>
@@ -61,32 +120,33 @@ class OnDevices : public ModelCalls {
                         float* gradient_norm) override {
     return Api::train_step(model_, &batch, &options, loss, gradient_norm);
   }
-  cov_status use_no_adapter() override { return cov_ok(); }
-  cov_status create_adapter(const cov_lora_options&, std::unique_ptr<AdapterCalls>&,
-                            uint64_t*) override {
-    return cov_error(COV_UNSUPPORTED, "a model on a device has no adapters");
-  }
+  cov_status use_no_adapter() override { return Api::use_lora(model_, nullptr); }
   int64_t step_count() const override { return Api::step_count(model_); }
   cov_status set_step_count(int64_t count) override { return Api::set_step_count(model_, count); }
 
+  cov_status create_adapter(const cov_lora_options& options, std::unique_ptr<AdapterCalls>& adapter,
+                            uint64_t* length) override {
+    auto made = std::make_unique<DeviceAdapter<Api>>(model_, device_);
+    const cov_status status = made->create(options, length);
+    if (status.code == COV_OK) adapter = std::move(made);
+    return status;
+  }
+
  protected:
+  std::shared_ptr<OpenDevice> device_;  // of a model on one
   typename Api::Model* model_ = nullptr;
 };
 
-// Closed after the model, which is a part of it.
-struct OpenDevice {
-  ~OpenDevice() { cov_device_close(handle); }
-  cov_device* handle = nullptr;
-};
-
-class DeviceCalls final : private OpenDevice, public OnDevices<OneDevice> {
+class DeviceCalls final : public OnDevices<OneDevice> {
  public:
   cov_status create(const cov_model_shape& shape, const DeviceModelOptions& options) {
     const int32_t products = options.vendor_products ? COV_PRODUCTS_VENDOR : 0;
+    device_ = std::make_shared<OpenDevice>();
+    cov_device** const handle = &device_->handle;
     cov_status status =
-        cov_device_open(options.devices.front(), options.memory_limit_bytes, &handle);
+        cov_device_open(options.devices.front(), options.memory_limit_bytes, handle);
     if (status.code == COV_OK)
-      status = cov_device_model_create(handle, &shape, options.compute | products, &model_);
+      status = cov_device_model_create(*handle, &shape, options.compute | products, &model_);
     return status;
   }
 
@@ -101,7 +161,7 @@ class DeviceCalls final : private OpenDevice, public OnDevices<OneDevice> {
                                    &options, outputs);
   }
   void memory(uint64_t* bytes, uint64_t* peak_bytes) override {
-    (void)cov_device_memory(handle, bytes, peak_bytes);
+    (void)cov_device_memory(device_->handle, bytes, peak_bytes);
   }
 };
 

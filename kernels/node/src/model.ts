@@ -32,7 +32,7 @@ export class Model extends HostTrainable implements TrainableModel {
     return this.native.memory();
   }
 
-  /** Low-rank adapters over this model, which stays frozen under their calls. A model may have several. */
+  /** See {@link TrainableModel.createAdapter}. */
   createAdapter(options: AdapterOptions): Promise<Adapter> {
     return awaitKernel(() => Adapter.create(this.native, this.shape, options));
   }

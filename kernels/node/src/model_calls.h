@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "covenant/device_lora.h"
 #include "covenant/device_model.h"
 #include "covenant/lora.h"
 #include "covenant/model.h"

@@ -31,6 +31,7 @@ struct ModelEngine {
         on_device(is_on_device),
         // When the thread ends, the model goes; views that are still alive keep the buffers.
         queue(std::make_unique<JobQueue>(std::move(registry), [this] {
+          const std::lock_guard lock(busy);  // adapters may be going on another thread
           model = nullptr;
           calls.reset();
         })) {}

@@ -1,8 +1,10 @@
+import type { Adapter } from "./adapter.ts";
 import { cancellation, throwIfAborted } from "./cancellation.ts";
 import { awaitKernel, callKernel, KernelError } from "./errors.ts";
 import * as generation from "./generation.ts";
 import type { NativeModel } from "./native.ts";
 import type {
+  AdapterOptions,
   Batch,
   BufferName,
   BufferRange,
@@ -161,6 +163,8 @@ function checkedCount(count: number, rest: number): number {
 export interface TrainableModel extends Pick<Trainable, keyof Trainable> {
   readonly shape: ModelShape;
   readonly tensors: readonly TensorInfo[];
+  /** Low-rank adapters over this model, which stays frozen under their calls. A model may have several. */
+  createAdapter(options: AdapterOptions): Promise<Adapter>;
   /** Bytes the model holds, of all its devices together, and the most it held, as of the end of the last call. */
   readonly memory: { bytes: number; peakBytes: number };
   /**
