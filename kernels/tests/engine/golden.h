@@ -122,6 +122,24 @@ inline Golden read_golden(const char* name) {
   return g;
 }
 
+// The model of make.py with the tokens of another file, and their log-probabilities in fp32.
+inline Golden read_task(Reader& reader, const char* model) {
+  Golden g = read_golden(model);
+  g.sequences = reader.value<int32_t>();
+  g.length = reader.value<int32_t>();
+  g.tokens = reader.section<int32_t>();
+  g.targets = reader.section<int32_t>();
+  g.coefficients = reader.section<float>();
+  g.log_probs = reader.section<float>();
+  return g;
+}
+
+// On AMX tiles add in an order of their own, so that a few operands of thousands are rounded the
+// other way, by 2^-8 of themselves.
+inline double bf16_tolerance(double tolerance) {
+  return std::strcmp(cov_cpu_path(), "amx") == 0 ? 3e-3 : tolerance;
+}
+
 // Largest difference, as a fraction of the largest expected magnitude; NaN when there is one.
 inline double distance(const float* actual, const float* expected, size_t count) {
   double scale = 0, difference = 0;

@@ -1,5 +1,6 @@
 // Adapters against peft: log-probs, gradients of A and B, AdamW steps of them alone, and the merged
-// model. The vectors are made by test/vectors/models/make_adapters.py.
+// model; with bf16 operands against their definition in torch. The vectors are made by
+// make_adapters.py and make_rounded.py in test/vectors/models.
 #include "covenant/lora.h"
 #include "golden.h"
 
@@ -7,9 +8,10 @@ using namespace covenant_test;
 
 namespace {
 
-// Largest difference allowed, as a fraction of the largest value of the compared array. peft computes
-// x W' as x W + s (x A) B, the engine packs W + s B A: the same in exact numbers. Some gradients are
-// small sums of large terms: those of peft in fp32 are up to 1.9e-5 away from those in fp64.
+// Largest difference allowed, as a fraction of the largest value of the compared array. peft
+// computes x W' as x W + s (x A) B, the engine packs W + s B A: the same in exact numbers. Some
+// gradients are small sums of large terms: those of peft in fp32 are up to 1.9e-5 away from those in
+// fp64.
 constexpr double kLogProbTolerance = 1e-5;
 constexpr double kGradientTolerance = 5e-5;
 constexpr double kParameterTolerance = 2e-5;
@@ -88,7 +90,8 @@ void compare_adapters(const char* what, const Golden& g, const GoldenLora& l, co
         for (const int64_t side : {tensor.dims[1], tensor.dims[0]}) {
           const auto count = static_cast<size_t>(l.options.rank * side);
           const std::string half = side == tensor.dims[1] ? ", A of " : ", B of ";
-          compare((what + half + name).c_str(), actual + at, expected.data() + at, count, tolerance);
+          compare((what + half + name).c_str(), actual + at, expected.data() + at, count,
+                  tolerance);
           at += count;
         }
       }
@@ -123,13 +126,44 @@ void test_steps(const Golden& g, const GoldenLora& l) {
     CHECK_NEAR(norm, l.norms[step], 1e-4f * l.norms[step]);
   }
   CHECK(l.losses.size() == 3 && cov_lora_step_count(a.lora) == 3);
-  compare_adapters("adapters", g, l, a.buffer(COV_PARAMETERS), l.final_adapters, kParameterTolerance);
+  compare_adapters("adapters", g, l, a.buffer(COV_PARAMETERS), l.final_adapters,
+                   kParameterTolerance);
 }
 
 void test_merge(const Golden& g, const GoldenLora& l) {
   Adapted a(g, l);
   CHECK_OK(cov_lora_merge(a.lora, 0));
   compare_tensors(g, a.model.buffer(COV_PARAMETERS), l.merged, kMergedTolerance);
+}
+
+// Tokens are chosen as in golden_rounded_test.cc, and tolerances have the same reasons.
+void test_bf16(const std::string& name, const char* model, const GoldenLora& l) {
+  Reader reader(("rounded-" + name).c_str(), "COVLOWP1", 1);
+  const Golden g = read_task(reader, model);
+  const auto log_probs = reader.section<float>(), gradients = reader.section<float>(),
+             coefficient_gradients = reader.section<float>();
+  Adapted a(g, l, COV_COMPUTE_BF16), fp32(g, l);
+  const auto near = [](const std::vector<float>& expected, const float* actual,
+                       const float* in_fp32, double tolerance) {
+    const double off = distance(actual, expected.data(), expected.size());
+    const double far = distance(in_fp32, expected.data(), expected.size());
+    std::printf("bf16: %.2g of the scale; fp32 %.2g\n", off, far);
+    CHECK(off <= bf16_tolerance(tolerance));
+    CHECK(far > 5e-3);
+  };
+  near(scored_only(g, log_probs), all_log_probs(a.model, g).data(),
+       all_log_probs(fp32.model, g).data(), 1e-5);
+  const auto compare_gradients = [&](const std::vector<float>& coefficients, float temperature,
+                                     const std::vector<float>& expected) {
+    for (Adapted* adapted : {&a, &fp32}) {
+      std::memset(adapted->buffer(COV_GRADIENTS), 0, expected.size() * sizeof(float));
+      backward(adapted->model, g, coefficients, temperature);
+    }
+    near(expected, a.buffer(COV_GRADIENTS), fp32.buffer(COV_GRADIENTS), 1e-3);
+    compare_adapters("bf16", g, l, a.buffer(COV_GRADIENTS), expected, bf16_tolerance(2e-3));
+  };
+  compare_gradients(g.mean_coefficients(), 1.0f, gradients);
+  compare_gradients(g.coefficients, 0.7f, coefficient_gradients);
 }
 
 }  // namespace
@@ -145,6 +179,7 @@ int main() {
       test_forward_and_backward(g, l);
       test_steps(g, l);
       test_merge(g, l);
+      test_bf16(adapters, model, l);
     }
     cov_set_cpu_path(nullptr);
   }

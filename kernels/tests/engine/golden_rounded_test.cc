@@ -1,5 +1,5 @@
-// The formats below fp32 against their definitions in torch: training with bf16 operands, generation
-// from bf16 and from int8 weights. The vectors are made by test/vectors/models/make_rounded.py.
+// The formats below fp32 against their definitions in torch: training with bf16 operands, and
+// generation from bf16 and from int8 weights. The vectors are made by test/vectors/models/make_rounded.py.
 #include "golden.h"
 
 using namespace covenant_test;
@@ -7,15 +7,13 @@ using namespace covenant_test;
 namespace {
 
 // Largest difference allowed, as a fraction of the largest value of the compared array. The script
-// chose tokens for which no operand of the forward pass lies so near to the edge between two roundings
-// that the order of fp32 sums decides, and no large one of the backward pass. A small one that is what
-// large ones left may cross an edge, and so may any on AMX, whose tiles add in an order of their own:
-// one operand of thousands, by 2^-8 of itself.
+// chose tokens for which no operand of the forward pass lies so near to the edge between two
+// roundings that the order of fp32 sums decides, and no large one of the backward pass. A small one
+// that is what large ones left may cross an edge: one operand of thousands, by 2^-8 of itself.
 constexpr double kForwardTolerance = 1e-5;
 constexpr double kGradientTolerance = 2e-3;
-constexpr double kToleranceAmx = 3e-3;
-// The fp32 result has to be this far away, so that an operand which is rounded where it should not be,
-// or is not where it should, shows.
+// The fp32 result has to be this far away, so that an operand which is rounded where it should not
+// be, or is not where it should, shows.
 constexpr double kFarther = 8e-3;
 
 struct GoldenRounded {
@@ -24,14 +22,9 @@ struct GoldenRounded {
   std::vector<double> losses;
   std::vector<float> norms, final_parameters, weights_bf16, weights_int8;
 
-  explicit GoldenRounded(const std::string& name) : task(read_golden(name.c_str())) {
+  explicit GoldenRounded(const std::string& name) {
     Reader reader(("rounded-" + name).c_str(), "COVLOWP1", 1);
-    task.sequences = reader.value<int32_t>();
-    task.length = reader.value<int32_t>();
-    task.tokens = reader.section<int32_t>();
-    task.targets = reader.section<int32_t>();
-    task.coefficients = reader.section<float>();
-    task.log_probs = reader.section<float>();
+    task = read_task(reader, name.c_str());
     log_probs = reader.section<float>();
     gradients = reader.section<float>();
     coefficient_gradients = reader.section<float>();
@@ -43,10 +36,6 @@ struct GoldenRounded {
   }
 };
 
-double on_this_path(double tolerance) {
-  return std::strcmp(cov_cpu_path(), "amx") == 0 ? kToleranceAmx : tolerance;
-}
-
 // Near what is expected, from which the fp32 result is far.
 void compare_rounded(const char* what, const std::vector<float>& actual,
                      const std::vector<float>& expected, const std::vector<float>& fp32,
@@ -54,7 +43,7 @@ void compare_rounded(const char* what, const std::vector<float>& actual,
   const double near = distance(actual.data(), expected.data(), expected.size());
   const double off = distance(fp32.data(), expected.data(), expected.size());
   std::printf("%s: %.2g of the scale; fp32 %.2g\n", what, near, off);
-  CHECK(near <= on_this_path(tolerance));
+  CHECK(near <= bf16_tolerance(tolerance));
   CHECK(off > kFarther);
 }
 
@@ -78,7 +67,7 @@ void test_compute_bf16(const GoldenRounded& r) {
     compare_rounded("gradients", actual, expected,
                     gradients_of(g, COV_COMPUTE_F32, coefficients, temperature),
                     kGradientTolerance);
-    compare_tensors(g, actual.data(), expected, on_this_path(kGradientTolerance));
+    compare_tensors(g, actual.data(), expected, bf16_tolerance(kGradientTolerance));
   };
   compare_gradients(mean, 1.0f, r.gradients);
   compare_gradients(g.coefficients, 0.7f, r.coefficient_gradients);
@@ -96,8 +85,8 @@ void test_steps(const GoldenRounded& r) {
     CHECK_OK(cov_model_train_step(model, &batch, &g.adamw, &loss, &norm));
     std::printf("step %zu: loss %.7g, expected %.7g; norm %.7g, expected %.7g\n", step, loss,
                 r.losses[step], static_cast<double>(norm), static_cast<double>(r.norms[step]));
-    const double loss_tolerance = step == 0 ? on_this_path(kForwardTolerance) : 2e-3;
-    const double norm_tolerance = step == 0 ? on_this_path(kGradientTolerance) : 3e-2;
+    const double loss_tolerance = step == 0 ? bf16_tolerance(kForwardTolerance) : 2e-3;
+    const double norm_tolerance = step == 0 ? bf16_tolerance(kGradientTolerance) : 3e-2;
     CHECK_NEAR(loss, r.losses[step], loss_tolerance * r.losses[step]);
     CHECK_NEAR(norm, r.norms[step], norm_tolerance * r.norms[step]);
   }

@@ -210,40 +210,6 @@ void test_model(cov_model_shape shape, int32_t every) {
     CHECK_NEAR(gradient[i], difference(loss, p, i), 3e-5 * scale);
 }
 
-// Gradients with bf16 products against fp32 ones: the difference is that of the rounded operands,
-// each off by at most 2^-9 of itself.
-void test_bf16(const cov_model_shape& shape) {
-  const std::vector<float> parameters = lively_parameters(shape, 33);
-  Numbers numbers(34);
-  constexpr int32_t kSequences = 3, kLength = 11;
-  const std::vector<int32_t> tokens = numbers.tokens(kSequences * kLength, shape.vocab_size);
-  const std::vector<int32_t> targets = numbers.tokens(kSequences * kLength, shape.vocab_size);
-  const std::vector<float> coefficients = numbers.floats(kSequences * kLength);
-  const cov_batch batch = {tokens.data(), targets.data(), kSequences, kLength};
-  std::vector<float> gradients[2], log_probs[2];
-  for (const int32_t compute : {COV_COMPUTE_F32, COV_COMPUTE_BF16}) {
-    TestModel model(shape, parameters, 1, 0, compute);
-    log_probs[compute].resize(tokens.size());
-    const cov_forward_options options = {1, 0, 1.0f};
-    const cov_forward_output output = {log_probs[compute].data(), nullptr, nullptr, nullptr};
-    CHECK_OK(cov_model_forward(model, &batch, &options, &output));
-    CHECK_OK(cov_model_backward(model, coefficients.data(), coefficients.size()));
-    const float* gradient = model.buffer(COV_GRADIENTS);
-    gradients[compute].assign(gradient, gradient + parameters.size());
-  }
-  double difference = 0, norm = 0, furthest = 0;
-  for (size_t i = 0; i < parameters.size(); ++i) {
-    const double exact = gradients[0][i], rounded = gradients[1][i];
-    difference += (exact - rounded) * (exact - rounded);
-    norm += exact * exact;
-  }
-  for (size_t i = 0; i < tokens.size(); ++i)
-    furthest = std::max<double>(furthest, std::fabs(log_probs[0][i] - log_probs[1][i]));
-  CHECK(difference > 0);  // it did round
-  CHECK_NEAR(std::sqrt(difference / norm), 0, 0.03);
-  CHECK_NEAR(furthest, 0, 0.15);
-}
-
 }  // namespace
 
 int main() {
@@ -258,7 +224,5 @@ int main() {
   tied.tie_word_embeddings = 1;
   tied.kv_head_count = 1;
   test_model(tied, 5);
-  test_bf16(tiny_shape());
-  test_bf16(small_shape());
   TEST_MAIN_END("gradient_test");
 }

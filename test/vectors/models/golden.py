@@ -17,6 +17,11 @@ MODELS = {
                      tied=True, theta=500000.0, eps=1e-6, seed=2),
 }
 SEQUENCES, LENGTH = 3, 13
+PROJECTIONS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+ADAPTERS = {  # targets: bits of cov_lora_target, in the order of PROJECTIONS
+    "adapters-qvd": dict(model="gqa-untied", rank=3, alpha=6.0, targets=1 | 4 | 64),
+    "adapters-all": dict(model="mha-tied", rank=5, alpha=2.0, targets=127),
+}
 
 
 def build(m):
@@ -40,6 +45,20 @@ def parameters_of(model, tied):
     names = [n for n in model.state_dict() if not (tied and n == "lm_head.weight")]
     named = dict(model.named_parameters())
     return [(n, named[n]) for n in names]
+
+
+def adapters_of(s):
+    """Per layer and target: layer, name, A (rank, inputs), B (outputs, rank). B is not zero, as it would be at
+    first, so that A has a gradient."""
+    m = MODELS[s["model"]]
+    kv = m["hidden"] // m["heads"] * m["kv"]
+    shapes = dict(zip(PROJECTIONS, [
+        (m["hidden"], m["hidden"]), (kv, m["hidden"]), (kv, m["hidden"]), (m["hidden"], m["hidden"]),
+        (m["inter"], m["hidden"]), (m["inter"], m["hidden"]), (m["hidden"], m["inter"])]))
+    torch.manual_seed(100 + m["seed"])
+    wanted = [p for bit, p in enumerate(PROJECTIONS) if s["targets"] >> bit & 1]
+    return [(layer, p, 0.2 * torch.randn(s["rank"], shapes[p][1]), 0.2 * torch.randn(shapes[p][0], s["rank"]))
+            for layer in range(m["layers"]) for p in wanted]
 
 
 class Task:

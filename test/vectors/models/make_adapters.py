@@ -19,34 +19,28 @@ little-endian:
 import struct
 
 import torch
-from golden import MODELS, OPTIMIZER, Task, build, flat, parameters_of, write
+from golden import (ADAPTERS, MODELS, OPTIMIZER, Task, adapters_of, build, flat, parameters_of,
+                    write)
 from peft import LoraConfig, get_peft_model
-
-PROJECTIONS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
-SETS = {
-    "adapters-qvd": dict(model="gqa-untied", rank=3, alpha=6.0, targets=1 | 4 | 64),
-    "adapters-all": dict(model="mha-tied", rank=5, alpha=2.0, targets=127),
-}
 
 
 def make(name, s):
     m = MODELS[s["model"]]
     base = build(m)
-    wanted = [p for bit, p in enumerate(PROJECTIONS) if s["targets"] >> bit & 1]
+    adapters = adapters_of(s)
+    wanted = sorted({projection for _, projection, _, _ in adapters})
     model = get_peft_model(base, LoraConfig(
         r=s["rank"], lora_alpha=s["alpha"], lora_dropout=0.0, bias="none", target_modules=wanted))
     model.eval()
     named = dict(model.named_parameters())
     params = []
-    torch.manual_seed(100 + m["seed"])
-    for layer in range(m["layers"]):
-        for projection in wanted:
-            for half in ("A", "B"):
-                (p,) = [p for n, p in named.items()
-                        if ".layers.%d." % layer in n and ".%s.lora_%s." % (projection, half) in n]
-                with torch.no_grad():  # B would be zero, and A without a gradient
-                    p.copy_(0.2 * torch.randn_like(p))
-                params.append(p)
+    for layer, projection, a, b in adapters:
+        for half, value in (("A", a), ("B", b)):
+            (p,) = [p for n, p in named.items()
+                    if ".layers.%d." % layer in n and ".%s.lora_%s." % (projection, half) in n]
+            with torch.no_grad():
+                p.copy_(value)
+            params.append(p)
     assert len(params) == sum("lora_" in n for n in named)
     task = Task(m)
     sections = [flat(params).tobytes(), flat([task.log_probs(model)]).tobytes(),
@@ -64,5 +58,5 @@ def make(name, s):
     write(name, header, sections)
 
 
-for name, settings in SETS.items():
+for name, settings in ADAPTERS.items():
     make(name, settings)

@@ -19,18 +19,20 @@ tried for which the last bits of the operands decide no rounding. Layout, little
     compute bf16: log_probs f32, gradients f32 of the mean NLL, coefficient_gradients f32,
     losses f64 and norms f32 of AdamW steps, parameters f32 after them;
     weights bf16: log_probs f32; weights int8: log_probs f32.
+
+And one for each set of adapters of make_adapters.py under COV_COMPUTE_BF16, as kernels/include/covenant/lora.h
+defines their gradients: the same up to fp32 log_probs (without adapters), then log_probs f32 with them,
+gradients f32 of the mean NLL by the adapters, coefficient_gradients f32.
 """
 
 import struct
 
 import numpy as np
 import torch
-from golden import MODELS, Task, build, flat, parameters_of, write
+from golden import ADAPTERS, MODELS, Task, adapters_of, build, flat, parameters_of, write
 from transformers.models.llama import modeling_llama
 
-
 SHAPE = (2, 9)
-NOISE = 2e-7  # some last bits of an fp32 sum
 TRIES = 400
 noise = 0.0
 
@@ -60,6 +62,27 @@ class Bf16Linear(torch.autograd.Function):
         dy = bf16(about(dy))
         rows = dy.reshape(-1, dy.shape[-1])
         return product(dy, bf16(w)), product(rows.T, x.reshape(-1, x.shape[-1]))
+
+
+class Bf16Adapted(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, w, a, b, scale):
+        for r in range(len(a)):  # in fp32 and in this order, as its sums are rounded to bf16
+            w = w + (scale * b[:, r : r + 1]) * a[r : r + 1]
+        x = bf16(about(x))
+        ctx.save_for_backward(x, w, a, b)
+        ctx.scale = scale
+        return product(x, bf16(w).T)
+
+    @staticmethod
+    def backward(ctx, dy):
+        x, w, a, b = ctx.saved_tensors
+        dy = bf16(about(dy))
+        dx = product(dy, bf16(w))
+        dy, x = dy.reshape(-1, dy.shape[-1]), x.reshape(-1, x.shape[-1])
+        inner = bf16(about(product(x, bf16(ctx.scale * a).T)))
+        outer = bf16(about(product(dy, bf16(ctx.scale * b))))
+        return dx, None, product(outer.T, x), product(dy.T, inner), None
 
 
 def bytes_of(x):
@@ -107,15 +130,30 @@ def single_passes(m, task):
     return results
 
 
-def choose(m):
-    """The first task whose results stay what they are under noise, and these."""
+def single_passes_adapted(s):
+    def run(m, task):
+        model = build(m).requires_grad_(False)
+        replace_linear(model, Bf16Linear.apply)
+        params, modules = [], dict(model.named_modules())
+        for layer, projection, a, b in adapters_of(s):
+            (name,) = [n for n in modules if ".layers.%d." % layer in n and n.endswith(projection)]
+            params += [a.requires_grad_(), b.requires_grad_()]
+            modules[name].forward = lambda x, w=modules[name].weight, a=a, b=b: Bf16Adapted.apply(
+                x, w, a, b, s["alpha"] / s["rank"])
+        return [flat([task.log_probs(model)]),
+                *(np.frombuffer(g, "<f4") for g in task.gradients(model, params))]
+    return run
+
+
+def choose(m, single_passes, level, draws):
+    """The first task whose results stay what they are under noise (of some last bits of fp32), and these."""
     global noise
     for seed in range(TRIES):
         task = Task(m, seed, SHAPE)
         noise = 0.0
         results = single_passes(m, task)
-        noise = NOISE
-        moved = [np.abs(a - b).max() / np.abs(a).max() for _ in range(2)
+        noise = level
+        moved = [np.abs(a - b).max() / np.abs(a).max() for _ in range(draws)
                  for a, b in zip(results, single_passes(m, task))]
         noise = 0.0
         if max(moved) < 2e-6:
@@ -124,18 +162,32 @@ def choose(m):
     raise SystemExit("no task without an operand on an edge")
 
 
+def begin(m, task):
+    fp32 = flat([task.log_probs(build(m))])
+    return [x.tobytes() for x in (task.tokens, task.targets, task.coefficients, fp32)]
+
+
+HEADER = b"COVLOWP1" + struct.pack("<I2i", 1, *SHAPE)
+
+
 def make(name, m):
-    task, (log_probs, mean, weighted, weights_bf16, weights_int8) = choose(m)
+    task, (log_probs, mean, weighted, weights_bf16, weights_int8) = choose(m, single_passes, 2e-7, 2)
     model = build(m)
-    fp32 = flat([task.log_probs(model)])
     replace_linear(model, Bf16Linear.apply)
     params = [p for _, p in parameters_of(model, m["tied"])]
-    sections = [task.tokens, task.targets, task.coefficients, fp32, log_probs, mean, weighted]
-    sections = [s.tobytes() for s in sections]
+    sections = begin(m, task) + [x.tobytes() for x in (log_probs, mean, weighted)]
     sections += task.train(model, params, decayed=lambda p: p.dim() > 1)
     sections += [weights_bf16.tobytes(), weights_int8.tobytes()]
-    write("rounded-" + name, b"COVLOWP1" + struct.pack("<I2i", 1, *SHAPE), sections)
+    write("rounded-" + name, HEADER, sections)
+
+
+def make_adapted(name, s):
+    m = MODELS[s["model"]]
+    task, results = choose(m, single_passes_adapted(s), 4e-7, 4)
+    write("rounded-" + name, HEADER, begin(m, task) + [x.tobytes() for x in results])
 
 
 for name, shape in MODELS.items():
     make(name, shape)
+for name, settings in ADAPTERS.items():
+    make_adapted(name, settings)
