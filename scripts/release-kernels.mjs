@@ -12,7 +12,7 @@ import {
   rmSync,
   writeFileSync,
 } from "node:fs";
-import { tmpdir } from "node:os";
+import { availableParallelism, tmpdir } from "node:os";
 import path from "node:path";
 import process from "node:process";
 import { fileURLToPath } from "node:url";
@@ -75,14 +75,17 @@ function build(platform) {
   const folder = path.join(source, "build", "release-linux-arm64");
   const toolchain = path.join(source, "cmake", "aarch64-linux-gnu.cmake");
   const options = [`-DCMAKE_TOOLCHAIN_FILE=${toolchain}`, "-DCOVENANT_BUILD_TESTS=OFF"];
+  if (spawnSync("ninja", ["--version"]).status === 0) options.push("-G", "Ninja");
   run(
     "cmake",
     ["-S", source, "-B", folder, ...options, "-DCOVENANT_BUILD_CUDA=OFF"],
     "The kernels could not be configured for linux-arm64.",
   );
+  // Without a number, make would compile all files at once.
+  const parallel = ["--parallel", String(availableParallelism())];
   run(
     "cmake",
-    ["--build", folder, "--parallel", "--target", "covenant_node"],
+    ["--build", folder, ...parallel, "--target", "covenant_node"],
     "The kernels could not be built for linux-arm64.",
   );
   return { folder, strip: "aarch64-linux-gnu-strip" };
