@@ -11,7 +11,7 @@ constexpr int kRanks = 32;     // of s B in shared memory at once
 
 template <typename T>
 __global__ void __launch_bounds__(kColumns) add_kernel(LowRank m, const float* w, T* to) {
-  __shared__ float factors[kRows * kRanks];
+  alignas(16) __shared__ float factors[kRanks * kRows];  // of all rows beside each other
   const int64_t row = static_cast<int64_t>(blockIdx.y) * kRows;
   const int64_t column = static_cast<int64_t>(blockIdx.x) * kColumns + threadIdx.x;
   const bool live = column < m.k;
@@ -22,14 +22,14 @@ __global__ void __launch_bounds__(kColumns) add_kernel(LowRank m, const float* w
   for (int64_t from = 0; from < m.rank; from += kRanks) {
     const int ranks = m.rank - from < kRanks ? static_cast<int>(m.rank - from) : kRanks;
     for (int at = static_cast<int>(threadIdx.x); at < kRows * kRanks; at += kColumns) {
-      const int i = at / kRanks, r = at % kRanks;
+      const int i = at % kRows, r = at / kRows;
       factors[at] = row + i < m.n && r < ranks ? m.scale * m.b[(row + i) * m.rank + from + r] : 0.0f;
     }
     __syncthreads();
     for (int r = 0; r < ranks; ++r) {
       const float a = live ? m.a[(from + r) * m.k + column] : 0.0f;
 #pragma unroll
-      for (int i = 0; i < kRows; ++i) sum[i] += factors[i * kRanks + r] * a;
+      for (int i = 0; i < kRows; ++i) sum[i] += factors[r * kRows + i] * a;
     }
     __syncthreads();
   }

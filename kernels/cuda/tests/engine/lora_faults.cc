@@ -128,7 +128,7 @@ void run(const Sweep& sweep) {
   CHECK_OK(sweep.call());
   const std::vector<float> expected = sweep.state();
   int failures = 0;
-  for (uint64_t spare = 0;; spare += spare / 8 + 512) {
+  for (uint64_t spare = 0;; spare += spare / 4 + 512) {
     sweep.prepare();
     const std::vector<float> before = sweep.state();
     const uint64_t used = used_bytes(sweep.device.get());
@@ -151,7 +151,7 @@ void run(const Sweep& sweep) {
 }
 
 void memory(int32_t compute) {
-  constexpr uint64_t kLimit = 64 << 20;
+  constexpr uint64_t kLimit = 16 << 20;
   const TestBatch batch(kShape, 2, 7, 5);
   DevicePointer device;
   std::unique_ptr<DeviceModel> model;
