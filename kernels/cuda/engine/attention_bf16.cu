@@ -2,7 +2,7 @@
 
 #include <cmath>
 
-#include "engine/attention_tiles.cuh"
+#include "engine/attention_seen.cuh"
 
 namespace covenant::cuda {
 namespace {
@@ -66,7 +66,8 @@ struct Softmax {
 
 // One block for 64 queries of one head, the longest rows first.
 template <int kDim>
-__global__ void __launch_bounds__(kThreads) forward_kernel(Place at, const Bf16* qkv, float scale,
+__global__ void __launch_bounds__(kThreads, kDim <= 32 ? 5 : kDim <= 64 ? 4 : 3)
+    forward_kernel(Place at, const Bf16* qkv, float scale,
                                                            Bf16* out, float* lse) {
   COVENANT_DYNAMIC_SHARED(Shared<kDim>, shared);
   const int first = static_cast<int>(gridDim.x - 1 - blockIdx.x) * kRows;
@@ -107,7 +108,7 @@ __global__ void __launch_bounds__(kThreads) forward_kernel(Place at, const Bf16*
             s[j][e] = -kInfinity;
     }
     softmax.step(s, o, scale);
-    weigh<kDim, kKeys>(o, s, shared->v[stage]);
+    weigh_seen<kDim, kKeys>(o, s, shared->v[stage], (first + row - step * kKeys) / 16);
     __syncthreads();
   }
   copy_async_wait<0>();

@@ -1,6 +1,8 @@
 // Causal grouped-query attention in bf16, in one pass over the keys: scores stay on the chip. Tier B:
 // sums, softmax and its running maximum are in fp32; probabilities and their gradients are rounded to
-// bf16 for the products. A row's result does not depend on what is computed with it.
+// bf16 for the products. A row's result does not depend on what is computed with it, nor on later positions,
+// numbers that are not finite included; the gradient of a query neither (keys and values of one tile share the
+// NaN of a gradient).
 #pragma once
 
 #include "engine/attention.cuh"

@@ -1,7 +1,7 @@
 #include <cmath>
 
 #include "engine/attention_bf16.cuh"
-#include "engine/attention_tiles.cuh"
+#include "engine/attention_seen.cuh"
 
 namespace covenant::cuda {
 namespace {
@@ -46,7 +46,7 @@ struct SharedQueries {
 
 // dq of 64 queries of one head, by steps over their keys.
 template <int kDim>
-__global__ void __launch_bounds__(kThreads) queries_kernel(Gradients g) {
+__global__ void __launch_bounds__(kThreads, 4) queries_kernel(Gradients g) {
   constexpr int kKeys = kStep<kDim>;
   COVENANT_DYNAMIC_SHARED(SharedQueries<kDim>, shared);
   const Place& at = g.at;
@@ -97,7 +97,7 @@ __global__ void __launch_bounds__(kThreads) queries_kernel(Gradients g) {
         ds[j][e] = seen ? p * (ds[j][e] - delta[e / 2]) : 0.0f;
       }
     }
-    weigh<kDim, kKeys>(dq, ds, shared->k[stage]);
+    weigh_seen<kDim, kKeys>(dq, ds, shared->k[stage], (first + row - step * kKeys) / 16);
     __syncthreads();
   }
   copy_async_wait<0>();

@@ -92,23 +92,36 @@ __device__ __forceinline__ void compare(float (&s)[kCount / 8][4], const Bf16* x
   }
 }
 
-// c (16, kDim) += w (16, kCount) times y; w as `compare` leaves it, rounded to bf16.
+// Weights (16, 16), as `compare` leaves them, rounded to the left side of a product.
+__device__ __forceinline__ void left_of(uint32_t (&a)[4], const float (&low)[4],
+                                        const float (&high)[4]) {
+  a[0] = pair_bf16(low[0], low[1]);
+  a[1] = pair_bf16(low[2], low[3]);
+  a[2] = pair_bf16(high[0], high[1]);
+  a[3] = pair_bf16(high[2], high[3]);
+}
+
+// c (16, kDim) += weights (16, 16) times rows [row, row + 16) of y.
+template <int kDim>
+__device__ __forceinline__ void weigh_part(float (&c)[kDim / 8][4], const float (&low)[4],
+                                           const float (&high)[4], const Bf16* y, int row) {
+  uint32_t a[4];
+  left_of(a, low, high);
+#pragma unroll
+  for (int j = 0; j < kDim / 16; ++j) {
+    uint32_t b[2][2];
+    right<kDim, true>(b, y, 16 * j, row);
+    mma_bf16(c[2 * j], a, b[0]);
+    mma_bf16(c[2 * j + 1], a, b[1]);
+  }
+}
+
+// c (16, kDim) += w (16, kCount) times y.
 template <int kDim, int kCount>
 __device__ __forceinline__ void weigh(float (&c)[kDim / 8][4], const float (&w)[kCount / 8][4],
                                       const Bf16* y) {
 #pragma unroll
-  for (int k = 0; k < kCount / 16; ++k) {
-    const uint32_t a[4] = {pair_bf16(w[2 * k][0], w[2 * k][1]), pair_bf16(w[2 * k][2], w[2 * k][3]),
-                           pair_bf16(w[2 * k + 1][0], w[2 * k + 1][1]),
-                           pair_bf16(w[2 * k + 1][2], w[2 * k + 1][3])};
-#pragma unroll
-    for (int j = 0; j < kDim / 16; ++j) {
-      uint32_t b[2][2];
-      right<kDim, true>(b, y, 16 * j, 16 * k);
-      mma_bf16(c[2 * j], a, b[0]);
-      mma_bf16(c[2 * j + 1], a, b[1]);
-    }
-  }
+  for (int k = 0; k < kCount / 16; ++k) weigh_part<kDim>(c, w[2 * k], w[2 * k + 1], y, 16 * k);
 }
 
 // Writes the 16 rows of a warp times row_scale[half] * scale, rounded, for rows below `end`.

@@ -1,6 +1,7 @@
 // Attention in bf16 against the fp32 form (which has the CPU's bits) of the same rounded numbers: every
 // way of loading, every tile width, lengths around a tile, groups of 1 to 8. Tier C: 1 % of the largest
 // number. Tier B: a sequence has the same bits alone and among others, and so have reruns.
+#include <algorithm>
 #include <cmath>
 
 #include "check.h"
@@ -83,6 +84,44 @@ void check_case(Device& device, const AttentionRows& rows) {
   CHECK(last.dqkv == part(found.dqkv, width));
 }
 
+constexpr uint16_t kBad[] = {0x7fc0, 0x7f80, 0xff80};  // NaN and the infinities
+
+bool all_nan(const std::vector<uint16_t>& x, int64_t first, int64_t count) {
+  return std::all_of(x.begin() + first, x.begin() + first + count,
+                     [](uint16_t value) { return std::isnan(widen(value)); });
+}
+
+// A position that is not finite leaves what does not depend on it as it was, to the bit.
+void causal(Device& device, const AttentionRows& rows, int64_t position) {
+  const int64_t width = rows.shape.width(), out_width = rows.shape.query_width();
+  const Numbers16 qkv(rows.length * width, 2.0f, 3), dout(rows.length * out_width, 1.0f, 4);
+  const Results clean = run(device, rows, qkv.rounded, dout.rounded);
+  const auto same = [](const std::vector<uint16_t>& a, const std::vector<uint16_t>& b, int64_t first,
+                       int64_t after) {
+    return std::equal(a.begin() + first, a.begin() + after, b.begin() + first);
+  };
+  for (const uint16_t value : kBad) {
+    // Of (q | k | v), seen by the position itself and later ones.
+    std::vector<uint16_t> bad = qkv.rounded;
+    std::fill_n(bad.begin() + position * width, width, value);
+    const Results found = run(device, rows, bad, dout.rounded);
+    CHECK(same(found.out, clean.out, 0, position * out_width));
+    CHECK(all_nan(found.out, position * out_width, out_width));
+    CHECK(all_nan(found.out, (rows.length - 1) * out_width, out_width));
+    for (int64_t row = 0; row < position; ++row)
+      CHECK(same(found.dqkv, clean.dqkv, row * width, row * width + out_width));
+    // Of the gradient of the output, which queries have for themselves.
+    std::vector<uint16_t> bad_dout = dout.rounded;
+    std::fill_n(bad_dout.begin() + position * out_width, out_width, value);
+    const Results back = run(device, rows, qkv.rounded, bad_dout);
+    CHECK(back.out == clean.out);
+    for (int64_t row = 0; row < rows.length; ++row)
+      CHECK(row == position
+                ? all_nan(back.dqkv, row * width, out_width)
+                : same(back.dqkv, clean.dqkv, row * width, row * width + out_width));
+  }
+}
+
 }  // namespace
 
 int main() {
@@ -94,6 +133,9 @@ int main() {
       {{1, 1, 128}, 2, 97}, {{2, 1, 100}, 1, 40}, {{4, 1, 8}, 5, 3},
   };
   for (const AttentionRows& rows : cases) check_case(device, rows);
+  for (const int64_t position : {0, 5, 16, 47, 66}) causal(device, {{2, 1, 32}, 1, 67}, position);
+  causal(device, {{1, 1, 128}, 1, 70}, 37);
+  causal(device, {{2, 2, 6}, 1, 19}, 17);
   // Numbers that are not finite stay so and nothing is written outside.
   const AttentionRows rows = {{1, 1, 8}, 1, 5};
   std::vector<uint16_t> qkv(static_cast<size_t>(rows.length * rows.shape.width()), 0x3f80);
