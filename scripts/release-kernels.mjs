@@ -100,10 +100,17 @@ function glibcNeeded(file) {
   return newest?.join(".");
 }
 
-function commit() {
-  const { status, stdout } = spawnSync("git", ["rev-parse", "HEAD"], { cwd: root });
-  return status === 0 ? String(stdout).trim() : "unknown";
+/** Which sources the packages are made from; what is not committed yet is said. */
+function describeSources() {
+  const git = (...args) => spawnSync("git", args, { cwd: root, encoding: "utf8" });
+  const { status, stdout } = git("rev-parse", "HEAD");
+  if (status !== 0) return "unknown";
+  const changed = git("status", "--porcelain", "--", "kernels").stdout !== "";
+  return `${stdout.trim()}${changed ? " with changes" : ""}`;
 }
+
+/** Read before the build, during which somebody may commit. */
+const commit = describeSources();
 
 function writeManifest(folder, manifest) {
   const text = `${JSON.stringify({ version, license, ...manifest }, null, 2)}\n`;
@@ -130,7 +137,7 @@ function layOutPlatform(platform, folder) {
     ...filters,
     files,
     main: files[0],
-    covenant: { commit: commit(), ...(glibc ? { glibc } : {}) },
+    covenant: { commit, ...(glibc ? { glibc } : {}) },
   });
   writeFileSync(
     path.join(folder, "README.md"),
@@ -215,7 +222,7 @@ function main() {
   ];
   const sums = packages.map(({ sha256, file }) => `${sha256}  ${file}\n`).join("");
   writeFileSync(path.join(out, "SHA256SUMS"), sums);
-  const release = { version, commit: commit(), packages };
+  const release = { version, commit, packages };
   writeFileSync(path.join(out, "release.json"), `${JSON.stringify(release, null, 2)}\n`);
   for (const { file, bytes, glibc } of packages) {
     const needs = glibc ? `, needs glibc ${glibc}` : "";
