@@ -62,7 +62,7 @@ void Lora::compose(uint16_t* shadow) {
   const float* const p = parameters_.state(COV_PARAMETERS);
   for (size_t g = 0; g < plan_.groups.size(); ++g) {
     const LoraPlan::Group& group = plan_.groups[g];
-    float* const whole = matrices_.data() + starts_[g];
+    float* const whole = shadow == nullptr ? matrices_.data() + starts_[g] : nullptr;
     if (shadow == nullptr)
       device.copy(whole, base + group.offset, (starts_[g + 1] - starts_[g]) * sizeof(float));
     for (size_t i = group.first; i < group.first + group.count; ++i) {

@@ -44,10 +44,10 @@ struct Calls {
   int (*preference_destroy)(void* preference);
   int (*preference_set)(void* preference, int32_t attribute, const void* value, size_t bytes);
   int (*heuristic)(void* handle, void* desc, void* a, void* b, void* c, void* d, void* preference,
-                   int wanted, Heuristic* results, int* found);
+                   int wanted, void* results, int* found);
   int (*matmul)(void* handle, void* desc, const void* alpha, const void* a, void* a_layout,
                 const void* b, void* b_layout, const void* beta, const void* c, void* c_layout, void* d,
-                void* d_layout, const Algorithm* algorithm, void* workspace, size_t workspace_bytes,
+                void* d_layout, const void* algorithm, void* workspace, size_t workspace_bytes,
                 void* stream);
 };
 

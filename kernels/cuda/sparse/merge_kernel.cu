@@ -317,8 +317,8 @@ __global__ void __launch_bounds__(kBlock, 4)
 
   const bool apply = output.parameters != nullptr && !(output.skip != nullptr && output.skip[t] != 0);
   const bool vector = place.n == COV_SPARSE_CHUNK &&
-                      reinterpret_cast<uintptr_t>(output.parameters + place.at) % 16 == 0 &&
-                      reinterpret_cast<uintptr_t>(output.shadow + place.at) % 8 == 0;
+                      (reinterpret_cast<uintptr_t>(output.parameters) + 4 * place.at) % 16 == 0 &&
+                      (reinterpret_cast<uintptr_t>(output.shadow) + 2 * place.at) % 8 == 0;
   float theta[kOwned];
   if (apply) load_parameters(output.parameters, place, vector, theta);
 

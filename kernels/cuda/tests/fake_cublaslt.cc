@@ -115,18 +115,19 @@ int cublasLtMatmulPreferenceSetAttribute(void* preference, int32_t attribute, co
   return 0;
 }
 int cublasLtMatmulAlgoGetHeuristic(void* handle, void* desc, void* a, void* b, void* c, void* d,
-                                   void* preference, int wanted, Heuristic* results, int* found) {
+                                   void* preference, int wanted, void* results, int* found) {
   uint64_t size[3];
   if (*static_cast<int*>(handle) != 41 || wanted < 1 || c != d ||
       !fits(*static_cast<Desc*>(desc), *static_cast<Layout*>(a), *static_cast<Layout*>(b),
             *static_cast<Layout*>(c), size))
     return kInvalid;
-  results[0] = {{size[0], size[1], size[2]}, static_cast<Preference*>(preference)->workspace, 0, 1, {}};
+  const size_t workspace = static_cast<Preference*>(preference)->workspace;
+  *static_cast<Heuristic*>(results) = {{size[0], size[1], size[2]}, workspace, 0, 1, {}};
   return *found = 1, 0;
 }
 int cublasLtMatmul(void* handle, void* desc, const void* alpha, const void* a, void* a_layout,
                    const void* b, void* b_layout, const void* beta, const void* c, void* c_layout,
-                   void* d, void* d_layout, const uint64_t* algorithm, void* workspace, size_t bytes,
+                   void* d, void* d_layout, const void* algorithm, void* workspace, size_t bytes,
                    void* stream) {
   const Product product = {*static_cast<Desc*>(desc),       *static_cast<Layout*>(a_layout),
                            *static_cast<Layout*>(b_layout), *static_cast<Layout*>(c_layout),

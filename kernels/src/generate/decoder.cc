@@ -22,6 +22,12 @@ constexpr int64_t kSmallRows = 1 << 15;       // elements
 int64_t round64(int64_t n) { return (n + 63) / 64 * 64; }
 int64_t blocks(int64_t n, int64_t size) { return (n + size - 1) / size; }
 
+// The rows from one on; none where the weights are not bytes.
+Int8Rows rows_from(const Int8Rows& all, int64_t row) {
+  if (all.bytes == nullptr) return {};
+  return {all.bytes + row * all.stride, all.scales + row, all.stride};
+}
+
 template <typename T>
 T element_of(float x) {
   if constexpr (sizeof(T) == 2)
@@ -108,7 +114,7 @@ void Decoder::multiply(const GenerationMatrix& w, const float* x, int64_t rows, 
       blocks(rows, kRowBlock) * columns,
       [&](int64_t task) {
         const int64_t row = task / columns * kRowBlock, first = task % columns * kColumnBlock;
-        const Int8Rows bytes = {int8_.bytes + row * int8_.stride, int8_.scales + row, int8_.stride};
+        const Int8Rows bytes = rows_from(int8_, row);
         const int64_t at = row * w.n + first;
         multiply_block(kernel, w, std::min(kRowBlock, rows - row), first,
                        std::min(kColumnBlock, w.n - first), x + row * w.k, w.k, bytes,
@@ -127,7 +133,7 @@ void Decoder::gate_up(const GenerationWeights::Layer& layer, int64_t rows) {
       [&](int64_t task) {
         const int64_t row = task / columns * kRowBlock, first = task % columns * kColumnBlock;
         const int64_t m = std::min(kRowBlock, rows - row), n = std::min(kColumnBlock, f - first);
-        const Int8Rows bytes = {int8_.bytes + row * int8_.stride, int8_.scales + row, int8_.stride};
+        const Int8Rows bytes = rows_from(int8_, row);
         float* gate = scratch_.data() + ThreadPool::worker() * scratch_size_;
         float* up = gate + kRowBlock * kColumnBlock;
         multiply_block(kernel, layer.gate, m, first, n, normed_ + row * d, d, bytes, nullptr,
