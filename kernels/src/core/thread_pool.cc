@@ -68,11 +68,12 @@ bool soon(const Done& done) {
   return false;
 }
 
-// Account of what helpers bring: one run in kMeasureEvery is timed.
+// Account of what helpers bring: one run in kMeasureEvery is timed, every one after a time alone.
+// Such times are counted in seconds, not runs: what disturbs does not end sooner for short runs.
 constexpr int64_t kMeasureEvery = 4;
 constexpr int64_t kMeasuredLeast = 16;
 constexpr double kMemory = 0.97;  // weight of the past per measured run
-constexpr int64_t kAloneLeast = 64, kAloneMost = 4096;
+constexpr double kAloneLeastS = 0.005, kAloneMostS = 0.5;
 
 double wall_s() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
@@ -154,14 +155,14 @@ int64_t ThreadPool::drain(const TaskRef& body, int64_t tasks) {
 
 void ThreadPool::run(int64_t tasks, TaskRef body, bool parallel) {
   if (parallel && !workers_.empty() && tasks > 1) {
-    if (alone_runs_ == 0) return share(tasks, body);
-    --alone_runs_;
+    if (alone_until_s_ > 0 && wall_s() >= alone_until_s_) alone_until_s_ = 0;
+    if (alone_until_s_ == 0) return share(tasks, body);
   }
   for (int64_t task = 0; task < tasks; ++task) body(task);
 }
 
 void ThreadPool::share(int64_t tasks, const TaskRef& body) {
-  const bool measured = shared_runs_++ % kMeasureEvery == 0;
+  const bool measured = alone_s_ > 0 || shared_runs_++ % kMeasureEvery == 0;
   {
     std::lock_guard<std::mutex> lock(mutex_);
     body_ = &body;
@@ -193,12 +194,12 @@ void ThreadPool::account(double saved_s) {
   saved_s_ = kMemory * saved_s_ + saved_s;
   if (++measured_runs_ < kMeasuredLeast) return;
   if (saved_s_ < 0) {
-    alone_runs_next_ = std::clamp(2 * alone_runs_next_, kAloneLeast, kAloneMost);
-    alone_runs_ = alone_runs_next_;
+    alone_s_ = std::clamp(2 * alone_s_, kAloneLeastS, kAloneMostS);
+    alone_until_s_ = wall_s() + alone_s_;
     saved_s_ = 0;
     measured_runs_ = 0;
   } else if (measured_runs_ >= 4 * kMeasuredLeast) {
-    alone_runs_next_ = 0;
+    alone_s_ = 0;
   }
 }
 

@@ -77,8 +77,8 @@ class ThreadPool {
   // What helpers have saved of late, in seconds: below zero they cost.
   double saved_s_ = 0;
   int64_t shared_runs_ = 0, measured_runs_ = 0;
-  int64_t alone_runs_ = 0;       // still to go without helpers
-  int64_t alone_runs_next_ = 0;  // the next time they do not pay
+  double alone_until_s_ = 0;  // without helpers until then; 0: with them
+  double alone_s_ = 0;        // for how long, the last time they did not pay
 };
 
 }  // namespace covenant

@@ -1,31 +1,12 @@
 // Attention as blocks of matrix products: scores, softmax per row, weighted values.
-#include "engine/attention.h"
-
 #include <algorithm>
-#include <cmath>
-#include <cstring>
 
-#include "engine/isa/table.h"
+#include "engine/attention_blocks.h"
 
 namespace covenant {
 namespace {
 
-constexpr int64_t kQueryBlock = 24;      // rows whose scores are computed together
-constexpr int64_t kBackwardBlock = 144;  // rows whose probabilities are kept at once
-constexpr int64_t kKeyBlock = 24;        // rows of dK and dV per product
 constexpr int64_t kSmallWork = 1 << 20;  // multiply-adds not worth waking a thread for
-
-int64_t round32(int64_t n) { return (n + 31) / 32 * 32; }
-
-float score_scale(int64_t dim) { return 1.0f / std::sqrt(static_cast<float>(dim)); }
-
-// Panels of V (positions, dim) for products with probabilities.
-void pack_values(const KernelTable& kernel, const float* v, int64_t count, int64_t dim,
-                 int64_t stride, float* out, int64_t panel_stride) {
-  for (int64_t c = 0; c < dim; c += kPanel)
-    kernel.pack_panel(v + c, std::min(kPanel, dim - c), count, stride,
-                      out + c / kPanel * panel_stride);
-}
 
 struct Keys {
   const float* keys;    // packed panels of K^T: [position / 32][dim][32]
@@ -52,89 +33,10 @@ void attend(const KernelTable& kernel, const AttentionShape& shape, const float*
   }
 }
 
-// Scratch of the backward pass of one kv head, cut from one block.
-struct BackwardScratch {
-  float *keys_t, *values_t, *keys, *probabilities, *dscores, *queries, *douts;
-  int64_t ld;
-
-  BackwardScratch(const AttentionShape& shape, int64_t length, float* base) {
-    ld = round32(length);
-    const auto take = [&base](int64_t floats) {
-      float* p = base;
-      base += round32(floats);
-      return p;
-    };
-    keys_t = take(ld * shape.dim);
-    values_t = take(ld * shape.dim);
-    keys = take(length * shape.padded_dim());
-    probabilities = take(kBackwardBlock * ld);
-    dscores = take(kBackwardBlock * ld);
-    queries = take(kBackwardBlock * shape.padded_dim());
-    douts = take(kBackwardBlock * shape.padded_dim());
-  }
-};
-
-// Pointers to one head of one sequence inside the fused matrices.
-struct HeadView {
-  const float *q, *out, *dout, *lse;
-  float *dq, *dk, *dv;
-};
-
-// Probabilities and score gradients of rows [first, first + rows), and their dQ.
-void backward_queries(const KernelTable& kernel, const AttentionShape& shape, const HeadView& head,
-                      const BackwardScratch& s, int64_t length, int64_t first, int64_t rows) {
-  const int64_t dim = shape.dim, width = shape.width(), out_width = shape.query_width();
-  const float scale = score_scale(dim);
-  for (int64_t r = 0; r < rows; r += kQueryBlock) {
-    const int64_t block = std::min(kQueryBlock, rows - r);
-    const int64_t row = first + r, visible = row + block;
-    float* p = s.probabilities + r * s.ld;
-    float* ds = s.dscores + r * s.ld;
-    kernel.gemm(block, visible, dim, head.q + row * width, width, 1, s.keys_t, dim * kPanel,
-                nullptr, 0, p, s.ld);
-    kernel.gemm(block, visible, dim, head.dout + row * out_width, out_width, 1, s.values_t,
-                dim * kPanel, nullptr, 0, ds, s.ld);
-    for (int64_t i = 0; i < block; ++i) {
-      const int64_t at = (row + i) * out_width;
-      const float delta = kernel.dot(head.dout + at, head.out + at, dim);
-      kernel.softmax_backward(p + i * s.ld, ds + i * s.ld, scale, head.lse[(row + i) * shape.heads],
-                              delta, row + i + 1, first + rows);
-    }
-    kernel.gemm(block, dim, visible, ds, s.ld, 1, s.keys, length * kPanel, nullptr, 0,
-                head.dq + row * width, width);
-  }
-}
-
-// dK += dS^T Q and dV += P^T dO for the rows prepared by backward_queries.
-void backward_keys(const KernelTable& kernel, const AttentionShape& shape, const HeadView& head,
-                   const BackwardScratch& s, int64_t first, int64_t rows) {
-  const int64_t dim = shape.dim, width = shape.width(), out_width = shape.query_width();
-  pack_values(kernel, head.q + first * width, rows, dim, width, s.queries, rows * kPanel);
-  pack_values(kernel, head.dout + first * out_width, rows, dim, out_width, s.douts, rows * kPanel);
-  for (int64_t key = 0; key < first + rows; key += kKeyBlock) {
-    const int64_t block = std::min(kKeyBlock, first + rows - key);
-    const int64_t skip =
-        std::max<int64_t>(0, key - first);  // earlier queries do not see these keys
-    const int64_t at = skip * s.ld + key;
-    float* dk = head.dk + key * width;
-    float* dv = head.dv + key * width;
-    kernel.gemm(block, dim, rows - skip, s.dscores + at, 1, s.ld, s.queries + skip * kPanel,
-                rows * kPanel, dk, width, dk, width);
-    kernel.gemm(block, dim, rows - skip, s.probabilities + at, 1, s.ld, s.douts + skip * kPanel,
-                rows * kPanel, dv, width, dv, width);
-  }
-}
-
 }  // namespace
 
 int64_t attention_scratch_size(const AttentionShape& shape, int64_t length) {
   return round32(length) * (shape.dim + shape.padded_dim() + kQueryBlock);
-}
-
-int64_t attention_backward_scratch_size(const AttentionShape& shape, int64_t length) {
-  const int64_t ld = round32(length);
-  return 2 * ld * shape.dim + ld * shape.padded_dim() + 2 * kBackwardBlock * ld +
-         2 * kBackwardBlock * shape.padded_dim() + 7 * 32;
 }
 
 void attention(ThreadPool& pool, const AttentionShape& shape, const Segment* segments,
@@ -157,41 +59,6 @@ void attention(ThreadPool& pool, const AttentionShape& shape, const Segment* seg
       attend(kernel, shape, rows + h * shape.dim, segment.count, 0, {keys, values, padded * kPanel},
              out + segment.row * shape.query_width() + h * shape.dim,
              lse == nullptr ? nullptr : lse + segment.row * shape.heads + h, scores);
-  });
-}
-
-void attention_backward(ThreadPool& pool, const AttentionShape& shape, const Segment* segments,
-                        int64_t segment_count, const float* qkv, const float* out, const float* lse,
-                        const float* dout, float* dqkv, float* scratch, int64_t scratch_size) {
-  const KernelTable& kernel = kernels();
-  pool.run(segment_count * shape.kv_heads, [&](int64_t task) {
-    const Segment& segment = segments[task / shape.kv_heads];
-    const int64_t kv = task % shape.kv_heads, length = segment.count, dim = shape.dim;
-    const int64_t width = shape.width();
-    const int64_t key_column = (shape.heads + kv) * dim;
-    const int64_t value_column = key_column + shape.kv_heads * dim;
-    const float* rows = qkv + segment.row * width;
-    float* drows = dqkv + segment.row * width;
-    const BackwardScratch s(shape, length, scratch + ThreadPool::worker() * scratch_size);
-    kernel.pack_transposed(rows + key_column, length, dim, width, s.keys_t);
-    kernel.pack_transposed(rows + value_column, length, dim, width, s.values_t);
-    pack_values(kernel, rows + key_column, length, dim, width, s.keys, length * kPanel);
-    for (int64_t i = 0; i < length; ++i) {
-      std::memset(drows + i * width + key_column, 0, static_cast<size_t>(dim) * sizeof(float));
-      std::memset(drows + i * width + value_column, 0, static_cast<size_t>(dim) * sizeof(float));
-    }
-    for (int64_t h = kv * shape.group(); h < (kv + 1) * shape.group(); ++h) {
-      const int64_t at = segment.row * shape.query_width() + h * dim;
-      const HeadView head{rows + h * dim,      out + at,
-                          dout + at,           lse + segment.row * shape.heads + h,
-                          drows + h * dim,     drows + key_column,
-                          drows + value_column};
-      for (int64_t first = 0; first < length; first += kBackwardBlock) {
-        const int64_t count = std::min(kBackwardBlock, length - first);
-        backward_queries(kernel, shape, head, s, length, first, count);
-        backward_keys(kernel, shape, head, s, first, count);
-      }
-    }
   });
 }
 

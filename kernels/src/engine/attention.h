@@ -6,7 +6,7 @@
 
 #include <cstdint>
 
-#include "core/thread_pool.h"
+#include "engine/gemm.h"
 
 namespace covenant {
 
@@ -37,17 +37,26 @@ inline int64_t kv_cache_size(const AttentionShape& shape, int64_t capacity) {
 
 // Scratch floats per thread for sequences of up to `length` positions.
 int64_t attention_scratch_size(const AttentionShape& shape, int64_t length);
-int64_t attention_backward_scratch_size(const AttentionShape& shape, int64_t length);
+int64_t attention_backward_scratch_size(const AttentionShape& shape, Compute format,
+                                        int64_t length);
 
 // out (rows, heads * dim); lse (rows, heads) or null. scratch: size per thread * threads.
 void attention(ThreadPool& pool, const AttentionShape& shape, const Segment* segments,
                int64_t segment_count, const float* qkv, float* out, float* lse, float* scratch,
                int64_t scratch_size);
 
-// dqkv (rows, width) from dout; writes every element of the segments' rows.
-void attention_backward(ThreadPool& pool, const AttentionShape& shape, const Segment* segments,
-                        int64_t segment_count, const float* qkv, const float* out, const float* lse,
-                        const float* dout, float* dqkv, float* scratch, int64_t scratch_size);
+// The matrices of a backward pass over all rows: (q | k | v) and its gradient with row stride
+// shape.width(), out and its gradient with row stride shape.query_width(), lse (rows, heads).
+struct BackwardRows {
+  const float *qkv, *out, *lse, *dout;
+  float* dqkv;
+};
+
+// rows.dqkv from rows.dout; writes every element of the segments' rows. In bf16 the products of the
+// backward pass have rounded operands; those of the forward pass never have.
+void attention_backward(ThreadPool& pool, const AttentionShape& shape, Compute format,
+                        const Segment* segments, int64_t segment_count, const BackwardRows& rows,
+                        float* scratch, int64_t scratch_size);
 
 // Appends the rows' keys and values to their caches, then attends over them.
 void attention_cached(ThreadPool& pool, const AttentionShape& shape, const CachedSegment* segments,

@@ -9,7 +9,7 @@ namespace {
 // Rows and columns of one task at most: rows in whole tiles, columns so many that putting the rows
 // into tiles hardly counts.
 constexpr int64_t kRowBlock = 48, kColumnBlock = 1024;
-constexpr int64_t kTransposeBlock = 64;  // columns of dY per task
+constexpr int64_t kGradientRows = 64;  // of dW per task: whole cache lines of a row of dY
 // Below these sizes one thread is faster than waking another.
 constexpr int64_t kSmallProduct = 1 << 21;  // multiply-adds
 constexpr int64_t kSmallPack = 1 << 17;     // numbers
@@ -71,37 +71,37 @@ void multiply_blocks(ThreadPool& pool, const Left& x, int64_t m, const PackedMat
   });
 }
 
-}  // namespace
-
-void pack_forward(ThreadPool& pool, const float* w, PackedMatrix& to) {
-  const KernelTable& kernel = kernels();
-  pool.run(
-      panels(to.n),
-      [&](int64_t p) {
-        const float* rows = w + p * kPanel * to.k;
-        const int64_t count = std::min(kPanel, to.n - p * kPanel);
-        if (to.format == Compute::kF32)
-          kernel.pack_transposed(rows, count, to.k, to.k, static_cast<float*>(panel_of(to, p)));
-        else
-          kernel.pack_transposed_bf16(rows, count, to.k, to.k,
-                                      static_cast<Bf16*>(panel_of(to, p)));
-      },
-      to.n * to.k > kSmallPack);
+// The 32 rows of W that task `p` reads: panel p of the forward form, a piece of every panel of the
+// backward one. Either may be null.
+void pack_rows(const KernelTable& kernel, const float* rows, int64_t count, int64_t p, int64_t k,
+               const PackedMatrix* forward, const PackedMatrix* backward) {
+  const int64_t at = p * kPanel * kPanel;  // inside a panel of the backward form
+  if (forward != nullptr && forward->format == Compute::kF32)
+    kernel.pack_transposed(rows, count, k, k, static_cast<float*>(panel_of(*forward, p)));
+  else if (forward != nullptr)
+    kernel.pack_transposed_bf16(rows, count, k, k, static_cast<Bf16*>(panel_of(*forward, p)));
+  for (int64_t c = 0; backward != nullptr && c < panels(k); ++c) {
+    const int64_t columns = std::min(kPanel, k - c * kPanel);
+    void* const panel = panel_of(*backward, c);
+    if (backward->format == Compute::kF32)
+      kernel.pack_panel(rows + c * kPanel, columns, count, k, static_cast<float*>(panel) + at);
+    else
+      kernel.pack_panel_bf16(rows + c * kPanel, columns, count, k, static_cast<Bf16*>(panel) + at);
+  }
 }
 
-void pack_backward(ThreadPool& pool, const float* w, PackedMatrix& to) {
+}  // namespace
+
+void pack(ThreadPool& pool, const float* w, int64_t n, int64_t k, const PackedMatrix* forward,
+          const PackedMatrix* backward) {
   const KernelTable& kernel = kernels();
   pool.run(
-      panels(to.n),
+      panels(n),
       [&](int64_t p) {
-        const float* columns = w + p * kPanel;
-        const int64_t count = std::min(kPanel, to.n - p * kPanel);
-        if (to.format == Compute::kF32)
-          kernel.pack_panel(columns, count, to.k, to.n, static_cast<float*>(panel_of(to, p)));
-        else
-          kernel.pack_panel_bf16(columns, count, to.k, to.n, static_cast<Bf16*>(panel_of(to, p)));
+        const int64_t first = p * kPanel;
+        pack_rows(kernel, w + first * k, std::min(kPanel, n - first), p, k, forward, backward);
       },
-      to.n * to.k > kSmallPack);
+      n * k > kSmallPack);
 }
 
 Operand operand(ThreadPool& pool, Compute format, float* x, int64_t m, int64_t k, Bf16* rounded) {
@@ -123,7 +123,8 @@ void multiply(ThreadPool& pool, Operand x, int64_t m, const PackedMatrix& w, con
   multiply_blocks(pool, {x.f32, w.k, 1, x.bf16}, m, w, residual, out);
 }
 
-// The product of dY^T and x packed as a right-hand side: the tokens are its k.
+// The product of dY^T and x packed as a right-hand side: the tokens are its k. In bf16 each task
+// puts its own columns of dY into rows, in the caches of the core that needs them next.
 void multiply_gradient(ThreadPool& pool, Compute format, Operand dy, Operand x, int64_t m,
                        int64_t n, int64_t k, float* dw, float* scratch) {
   PackedMatrix packed{format, m, k, scratch};
@@ -140,22 +141,31 @@ void multiply_gradient(ThreadPool& pool, Compute format, Operand dy, Operand x, 
                               static_cast<Bf16*>(panel_of(packed, p)));
       },
       m * k > kSmallPack);
-  Bf16* const dy_columns =  // dY^T: (n, m)
-      reinterpret_cast<Bf16*>(scratch) + packed_bytes(format, m, k) / 2;
+  Bf16* const turned = reinterpret_cast<Bf16*>(scratch) + packed_bytes(format, m, k) / 2;
+  const int64_t row_blocks = (n + kGradientRows - 1) / kGradientRows;
+  // Few rows are shared out by columns as well; each task then puts them into rows for itself.
+  const int64_t wanted = (2 * pool.threads() + row_blocks - 1) / row_blocks;
+  const int64_t block =
+      pool.threads() == 1 ? k : (panels(k) + wanted - 1) / wanted * kPanel;
+  const int64_t column_blocks = (k + block - 1) / block;
   pool.run(
-      (n + kTransposeBlock - 1) / kTransposeBlock,
+      row_blocks * column_blocks,
       [&](int64_t task) {
-        const int64_t first = task * kTransposeBlock;
-        kernel.transpose_bf16(dy.bf16 + first, m, std::min(kTransposeBlock, n - first), bf16_row(n),
-                              dy_columns + first * bf16_row(m), bf16_row(m));
+        const int64_t row = task / column_blocks * kGradientRows;
+        const int64_t rows = std::min(kGradientRows, n - row), column = task % column_blocks * block;
+        Bf16* const own = turned + ThreadPool::worker() * bf16_size(kGradientRows, m);
+        kernel.transpose_bf16(dy.bf16 + row, m, rows, bf16_row(n), own, bf16_row(m));
+        const int64_t at = row * k + column;
+        kernel.gemm_bf16(rows, std::min(block, k - column), bf16_padded(m), own, bf16_row(m),
+                         static_cast<Bf16*>(panel_of(packed, column / kPanel)),
+                         kPanel * bf16_padded(m), dw + at, k, dw + at, k);
       },
-      m * n > kSmallPack);
-  multiply_blocks(pool, {nullptr, 0, 0, dy_columns}, n, packed, dw, dw);
+      m * n * k > kSmallProduct);
 }
 
-int64_t gradient_scratch_size(Compute format, int64_t m, int64_t n, int64_t k) {
+int64_t gradient_scratch_size(Compute format, int64_t m, int64_t k, int threads) {
   return packed_bytes(format, m, k) / 4 +
-         (format == Compute::kBf16 ? (bf16_size(n, m) + 1) / 2 : 0);
+         (format == Compute::kBf16 ? (threads * bf16_size(kGradientRows, m) + 1) / 2 : 0);
 }
 
 }  // namespace covenant

@@ -28,11 +28,17 @@ inline int64_t packed_bytes(Compute format, int64_t k, int64_t n) {
   return columns * (format == Compute::kF32 ? 4 * k : 2 * bf16_padded(k));
 }
 
-// Packs W (n, k) so that multiply() computes X W^T: to.k = k, to.n = n. `to.data` has the space.
-void pack_forward(ThreadPool& pool, const float* w, PackedMatrix& to);
-
-// Packs W (n, k) so that multiply() computes dY W: to.k = n, to.n = k.
-void pack_backward(ThreadPool& pool, const float* w, PackedMatrix& to);
+// Packs W (n, k), row by row, so that multiply() computes X W^T with `forward` (its k = k, its
+// n = n) and dY W with `backward` (its k = n, its n = k). Either may be null; their `data` has the
+// space.
+void pack(ThreadPool& pool, const float* w, int64_t n, int64_t k, const PackedMatrix* forward,
+          const PackedMatrix* backward);
+inline void pack_forward(ThreadPool& pool, const float* w, const PackedMatrix& to) {
+  pack(pool, w, to.n, to.k, &to, nullptr);
+}
+inline void pack_backward(ThreadPool& pool, const float* w, const PackedMatrix& to) {
+  pack(pool, w, to.k, to.n, nullptr, &to);
+}
 
 // Rows as left-hand sides, in the form that the product's format asks for: fp32 with row stride k,
 // or bf16 with row stride bf16_row(k) and zeros from k to bf16_padded(k). The other one is null.
@@ -60,9 +66,9 @@ void multiply(ThreadPool& pool, Operand x, int64_t m, const PackedMatrix& w, con
               float* out);
 
 // dw (n, k) += dy (m, n)^T x (m, k); both operands in `format`. scratch: gradient_scratch_size()
-// floats, for x packed and dy transposed.
+// floats, for x packed and the part of dy that each thread is at, transposed.
 void multiply_gradient(ThreadPool& pool, Compute format, Operand dy, Operand x, int64_t m,
                        int64_t n, int64_t k, float* dw, float* scratch);
-int64_t gradient_scratch_size(Compute format, int64_t m, int64_t n, int64_t k);
+int64_t gradient_scratch_size(Compute format, int64_t m, int64_t k, int threads);
 
 }  // namespace covenant

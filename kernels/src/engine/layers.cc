@@ -126,8 +126,8 @@ struct BackwardWork {
       dqkv16 = take16(width);
     }
     partials = take(rmsnorm_partials_size(rows, l.d));
-    gradient_scratch = take(gradient_scratch_size(
-        l.compute, rows, std::max({2 * l.f, l.d, width}), std::max(l.d, l.f)));
+    gradient_scratch = take(gradient_scratch_size(l.compute, rows, std::max(l.d, l.f),
+                                                  model.pool.threads()));
   }
 };
 
@@ -145,7 +145,7 @@ void backward_layers(cov_model& model, const int32_t* tokens, const int32_t* pos
   const int64_t rotated = l.attention.heads + l.attention.kv_heads;
   int64_t longest = 0;
   for (int64_t i = 0; i < segment_count; ++i) longest = std::max(longest, segments[i].count);
-  const int64_t scratch_size = attention_backward_scratch_size(l.attention, longest);
+  const int64_t scratch_size = attention_backward_scratch_size(l.attention, l.compute, longest);
   float* scratch =
       model.attention_scratch.reserve(model.memory, scratch_size * model.pool.threads());
   const float* p = model.parameters();
@@ -174,8 +174,8 @@ void backward_layers(cov_model& model, const int32_t* tokens, const int32_t* pos
     dy = operand(pool, l.compute, dx, rows, d, b.dx16);
     multiply(pool, dy, rows, w.o, nullptr, b.dn);
     gradient(dy, a.att_operand, d, d, l.o(layer));
-    attention_backward(pool, l.attention, segments, segment_count, a.qkv, a.att, a.lse, b.dn,
-                       b.dqkv, scratch, scratch_size);
+    attention_backward(pool, l.attention, l.compute, segments, segment_count,
+                       {a.qkv, a.att, a.lse, b.dn, b.dqkv}, scratch, scratch_size);
     rope(pool, b.dqkv, positions, model.cosine.data(), model.sine.data(), rows, width, rotated,
          l.attention.dim, true);
     dy = operand(pool, l.compute, b.dqkv, rows, width, b.dqkv16);

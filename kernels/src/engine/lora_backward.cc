@@ -20,12 +20,11 @@ struct LoraWork {
 
   LoraWork(const cov_lora& lora, int64_t rows, float* base) {
     const Compute compute = lora.model->layout.compute;
-    int64_t rank = 0, product_size = 0, columns = 0, inner = 0;
+    int64_t rank = 0, product_size = 0, inner = 0;
     for (const cov_lora::Group& group : lora.groups) {
       const int64_t r = lora.group_rank(group);
       rank = std::max(rank, r);
       product_size = std::max(product_size, r * std::max(group.n, group.k));
-      columns = std::max({columns, group.n, r});
       inner = std::max({inner, group.k, r});
     }
     const auto take = [&](int64_t floats) {
@@ -37,7 +36,7 @@ struct LoraWork {
     rounded = reinterpret_cast<Bf16*>(
         take(compute == Compute::kF32 ? 0 : (bf16_size(rows, rank) + 1) / 2));
     product = take(product_size);
-    scratch = take(gradient_scratch_size(compute, rows, columns, inner));
+    scratch = take(gradient_scratch_size(compute, rows, inner, lora.model->pool.threads()));
   }
 };
 

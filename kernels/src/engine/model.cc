@@ -22,34 +22,62 @@ Layout::Layout(const cov_model_shape& shape, Compute compute_format)
   compute = compute_format;
 }
 
-void pack_weights(cov_model& model, bool backward) {
-  const Layout& l = model.layout;
-  PackedWeights& packed = backward ? model.backward_weights : model.forward_weights;
-  packed.layers.resize(static_cast<size_t>(l.layers));
-  struct Matrix {
-    PackedMatrix* to;
-    int64_t offset, n, k;  // of the stored (n, k) matrix
-  };
-  std::vector<Matrix> matrices;
+namespace {
+
+// A stored matrix (n, k) and where its packed form belongs.
+struct StoredMatrix {
+  int64_t offset, n, k;
+  PackedMatrix PackedWeights::Layer::*of_layer;  // null: the head
+  int64_t layer;
+};
+
+std::vector<StoredMatrix> stored_matrices(const Layout& l) {
+  using Layer = PackedWeights::Layer;
+  std::vector<StoredMatrix> matrices;
   for (int64_t layer = 0; layer < l.layers; ++layer) {
-    PackedWeights::Layer& p = packed.layers[static_cast<size_t>(layer)];
-    matrices.push_back({&p.qkv, l.qkv(layer), l.attention.width(), l.d});
-    matrices.push_back({&p.o, l.o(layer), l.d, l.d});
-    matrices.push_back({&p.gate_up, l.gate_up(layer), 2 * l.f, l.d});
-    matrices.push_back({&p.down, l.down(layer), l.d, l.f});
+    matrices.push_back({l.qkv(layer), l.attention.width(), l.d, &Layer::qkv, layer});
+    matrices.push_back({l.o(layer), l.d, l.d, &Layer::o, layer});
+    matrices.push_back({l.gate_up(layer), 2 * l.f, l.d, &Layer::gate_up, layer});
+    matrices.push_back({l.down(layer), l.d, l.f, &Layer::down, layer});
   }
-  matrices.push_back({&packed.head, l.head, l.vocab, l.d});
+  matrices.push_back({l.head, l.vocab, l.d, nullptr, 0});
+  return matrices;
+}
+
+// Shapes and places of the packed forms; the memory is kept from call to call.
+std::vector<PackedMatrix*> lay_out(cov_model& model, const std::vector<StoredMatrix>& matrices,
+                                   bool backward) {
+  const Compute format = model.layout.compute;
+  PackedWeights& packed = backward ? model.backward_weights : model.forward_weights;
+  packed.layers.resize(static_cast<size_t>(model.layout.layers));
+  std::vector<PackedMatrix*> places;
   int64_t size = 0;
-  for (const Matrix& m : matrices) {
-    *m.to = {model.layout.compute, backward ? m.n : m.k, backward ? m.k : m.n, nullptr};
-    size += packed_bytes(model.layout.compute, m.to->k, m.to->n);
+  for (const StoredMatrix& m : matrices) {
+    places.push_back(m.of_layer == nullptr
+                         ? &packed.head
+                         : &(packed.layers[static_cast<size_t>(m.layer)].*m.of_layer));
+    *places.back() = {format, backward ? m.n : m.k, backward ? m.k : m.n, nullptr};
+    size += packed_bytes(format, places.back()->k, places.back()->n);
   }
   char* next = packed.data.reserve(model.memory, size);
-  for (const Matrix& m : matrices) {
-    m.to->data = next;
-    next += packed_bytes(model.layout.compute, m.to->k, m.to->n);
-    (backward ? pack_backward : pack_forward)(
-        model.pool, effective_matrix(model, m.offset, m.n, m.k), *m.to);
+  for (PackedMatrix* place : places) {
+    place->data = next;
+    next += packed_bytes(format, place->k, place->n);
+  }
+  return places;
+}
+
+}  // namespace
+
+void pack_weights(cov_model& model, Passes passes) {
+  const std::vector<StoredMatrix> matrices = stored_matrices(model.layout);
+  std::vector<PackedMatrix*> forward(matrices.size()), backward(matrices.size());
+  if (passes != Passes::kBackward) forward = lay_out(model, matrices, false);
+  if (passes != Passes::kForward) backward = lay_out(model, matrices, true);
+  for (size_t i = 0; i < matrices.size(); ++i) {
+    const StoredMatrix& m = matrices[i];
+    const float* w = effective_matrix(model, m.offset, m.n, m.k);
+    pack(model.pool, w, m.n, m.k, forward[i], backward[i]);
   }
 }
 

@@ -110,8 +110,9 @@ struct cov_model {
 
 namespace covenant {
 
-// Packs all matrices from the current parameters.
-void pack_weights(cov_model& model, bool backward);
+// Packs all matrices from the current parameters, for these passes.
+enum class Passes { kForward, kBackward, kBoth };
+void pack_weights(cov_model& model, Passes passes);
 
 // Makes the rotary table cover `length` positions.
 void prepare_rope(cov_model& model, int64_t length);

@@ -116,7 +116,7 @@ cov_status forward(cov_model& model, const cov_batch& batch, const cov_forward_o
   kept.valid = false;
   const HeadOutput head_output{output.log_probs,     output.entropy,    output.top_tokens,
                                output.top_log_probs, options.top_count, 1.0f / temperature};
-  pack_weights(model, false);
+  pack_weights(model, Passes::kForward);
   prepare_rope(model, groups.length);
   if (options.keep_activations)
     kept.groups.resize(static_cast<size_t>(groups.count()));
@@ -156,7 +156,7 @@ cov_status backward(cov_model& model, const float* coefficients, uint64_t count)
   const Groups groups(kept.sequences, kept.length);
   if (model.lora != nullptr) prepare_lora(*model.lora, groups.size(0) * groups.length);
   kept.valid = false;
-  pack_weights(model, true);
+  pack_weights(model, Passes::kBackward);
   const HeadOutput nothing{nullptr, nullptr, nullptr, nullptr, 0, kept.inverse_temperature};
   for (int64_t group = 0; group < groups.count(); ++group) {
     const GroupRows rows(groups, group, kept.targets.data());
@@ -178,8 +178,7 @@ cov_status train_step(cov_model& model, const cov_batch& batch, const cov_adamw_
   for (cov_buffer which : {COV_GRADIENTS, COV_FIRST_MOMENT, COV_SECOND_MOMENT})
     lora == nullptr ? model.state(which) : lora->state(which);
   model.kept.valid = false;
-  pack_weights(model, false);
-  pack_weights(model, true);
+  pack_weights(model, Passes::kBoth);
   prepare_rope(model, groups.length);
   std::vector<float> log_probs(static_cast<size_t>(count), 0.0f);
   const HeadOutput output{log_probs.data(), nullptr, nullptr, nullptr, 0, 1.0f};

@@ -233,7 +233,7 @@ void test_linear(int64_t m, int64_t n, int64_t k) {
     covenant::multiply(pool, xo, m, pf, nullptr, y.data());
     covenant::multiply(pool, dyo, m, pb, x.data(), dx.data());
     std::vector<float> scratch(
-        static_cast<size_t>(covenant::gradient_scratch_size(Compute::kBf16, m, n, k)));
+        static_cast<size_t>(covenant::gradient_scratch_size(Compute::kBf16, m, k, threads)));
     covenant::multiply_gradient(pool, Compute::kBf16, dyo, xo, m, n, k, dw.data(), scratch.data());
     if (y_first.empty()) {
       y_first = y, dx_first = dx, dw_first = dw;

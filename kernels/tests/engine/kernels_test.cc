@@ -172,7 +172,12 @@ void test_rows(int64_t n) {
         p.resize(size + 5, 9.0f);
         dp.resize(size + 5, 9.0f);
         const float lse = t.softmax(s.data(), 0.6f, n, n + 5);
-        t.softmax_backward(p.data(), dp.data(), 0.6f, lse, 0.1f, n, n + 5);
+        std::vector<float> p16 = p;
+        std::vector<covenant::Bf16> rounded(size + 5, 9), expected(size + 5, 9);
+        t.softmax_backward_bf16(p16.data(), dp.data(), 0.6f, lse, 0.1f, n, n + 5, rounded.data());
+        t.softmax_backward(p.data(), dp.data(), 0.6f, lse, 0.1f, n, n + 5, dp.data());
+        t.round_bf16(dp.data(), n + 5, n + 5, expected.data());
+        CHECK(rounded == expected && p16 == p);
         joined(out, {s, p, dp, {lse}});
       });
   double total = 0;

@@ -52,7 +52,8 @@ void rows(int64_t n) {
   s.resize(size + 3, 9.0f);
   dp.resize(size + 3, 9.0f);
   kernel.softmax_backward(s.data(), dp.data(), static_cast<float>(kScale),
-                          static_cast<float>(std::log(total)), static_cast<float>(delta), n, n + 3);
+                          static_cast<float>(std::log(total)), static_cast<float>(delta), n, n + 3,
+                          dp.data());
   for (size_t i = 0; i < size; ++i) {
     CHECK_NEAR(s[i], weight[i] / total, 2e-6);
     CHECK_NEAR(dp[i], weight[i] / total * (b[i] - delta) * kScale, 4e-6);

@@ -153,15 +153,16 @@ static float softmax(float* s, float scale, int64_t n, int64_t padded) {
   return (float)((double)max + logarithm((double)total));
 }
 
-static void softmax_backward(float* s, float* dp, float scale, float lse, float delta, int64_t n,
-                             int64_t padded) {
+template <typename T>
+static void softmax_backward(float* s, const float* dp, float scale, float lse, float delta,
+                             int64_t n, int64_t padded, T* ds) {
   const V vscale = set(scale), vlse = set(lse), vdelta = set(delta);
   for_lanes(n, [&](int64_t i, int64_t m) __attribute__((always_inline)) {
     const V p = vexp(sub(mul(get(s + i, m), vscale), vlse));
     put(s + i, p, m);
-    put(dp + i, mul(mul(p, sub(get(dp + i, m), vdelta)), vscale), m);
+    put(ds + i, mul(mul(p, sub(get(dp + i, m), vdelta)), vscale), m);
   });
-  for (int64_t i = n; i < padded; ++i) s[i] = dp[i] = 0.0f;
+  for (int64_t i = n; i < padded; ++i) s[i] = 0.0f, ds[i] = 0;
 }
 
 // ---- logits ------------------------------------------------------------------------------------

@@ -73,6 +73,8 @@ struct KernelTable {
   void (*swiglu_bf16)(const float* gate, const float* up, int64_t n, Bf16* h);
   void (*swiglu_backward_bf16)(const float* gate, const float* up, const float* dh, int64_t n,
                                Bf16* h, Bf16* dgate, Bf16* dup);
+  void (*softmax_backward_bf16)(float* s, const float* dp, float scale, float lse, float delta,
+                                int64_t n, int64_t padded, Bf16* ds);
 
   // ---- rows of fp32
 
@@ -96,10 +98,10 @@ struct KernelTable {
 
   // In place softmax of s[0, n) * scale, zeros in [n, padded); returns max + log(sum).
   float (*softmax)(float* s, float scale, int64_t n, int64_t padded);
-  // p = exp(s * scale - lse) in [0, n), zeros in [n, padded); then
-  // ds = p * (dp - delta) * scale in place of dp, zeros likewise.
-  void (*softmax_backward)(float* s, float* dp, float scale, float lse, float delta, int64_t n,
-                           int64_t padded);
+  // p = exp(s * scale - lse) in place of s in [0, n), zeros in [n, padded); then
+  // ds = p * (dp - delta) * scale, which may alias dp, zeros likewise.
+  void (*softmax_backward)(float* s, const float* dp, float scale, float lse, float delta,
+                           int64_t n, int64_t padded, float* ds);
   float (*dot)(const float* a, const float* b, int64_t n);
   double (*square_sum)(const float* a, int64_t n);
   void (*add)(const float* a, int64_t n, float* sum);

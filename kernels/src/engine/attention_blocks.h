@@ -1,0 +1,71 @@
+// What the forward and both backward passes of attention share. One task is one key-value head of
+// one sequence with all the query heads that read it.
+#pragma once
+
+#include <cmath>
+#include <cstring>
+
+#include "engine/attention.h"
+#include "engine/isa/table.h"
+
+namespace covenant {
+
+constexpr int64_t kQueryBlock = 24;  // rows whose scores are computed together
+
+inline int64_t round32(int64_t n) { return (n + 31) / 32 * 32; }
+
+inline float score_scale(int64_t dim) { return 1.0f / std::sqrt(static_cast<float>(dim)); }
+
+// Panels of V (positions, dim) for products with probabilities.
+inline void pack_values(const KernelTable& kernel, const float* v, int64_t count, int64_t dim,
+                        int64_t stride, float* out, int64_t panel_stride) {
+  for (int64_t c = 0; c < dim; c += kPanel)
+    kernel.pack_panel(v + c, dim - c < kPanel ? dim - c : kPanel, count, stride,
+                      out + c / kPanel * panel_stride);
+}
+
+// One key-value head of one segment inside them.
+struct KeyHeadView {
+  int64_t length;
+  const float *keys, *values;  // row stride shape.width()
+  float *dkeys, *dvalues;      // likewise
+
+  KeyHeadView(const AttentionShape& shape, const BackwardRows& rows, const Segment& segment,
+              int64_t kv)
+      : length(segment.count) {
+    const int64_t key = segment.row * shape.width() + (shape.heads + kv) * shape.dim;
+    const int64_t value = key + shape.kv_heads * shape.dim;
+    keys = rows.qkv + key;
+    values = rows.qkv + value;
+    dkeys = rows.dqkv + key;
+    dvalues = rows.dqkv + value;
+  }
+};
+
+// One query head of one segment: q, dq with row stride shape.width(), out, dout with
+// shape.query_width(), lse with shape.heads.
+struct QueryHeadView {
+  const float *q, *out, *dout, *lse;
+  float* dq;
+
+  QueryHeadView(const AttentionShape& shape, const BackwardRows& rows, const Segment& segment,
+                int64_t head) {
+    const int64_t query = segment.row * shape.width() + head * shape.dim;
+    const int64_t result = segment.row * shape.query_width() + head * shape.dim;
+    q = rows.qkv + query;
+    dq = rows.dqkv + query;
+    out = rows.out + result;
+    dout = rows.dout + result;
+    lse = rows.lse + segment.row * shape.heads + head;
+  }
+};
+
+// Floats of scratch that backward in one format needs per thread, and one task of it.
+int64_t attention_backward_f32_scratch_size(const AttentionShape& shape, int64_t length);
+int64_t attention_backward_bf16_scratch_size(const AttentionShape& shape, int64_t length);
+void attention_backward_f32(const AttentionShape& shape, const BackwardRows& rows,
+                            const Segment& segment, int64_t kv, float* scratch);
+void attention_backward_bf16(const AttentionShape& shape, const BackwardRows& rows,
+                             const Segment& segment, int64_t kv, float* scratch);
+
+}  // namespace covenant
