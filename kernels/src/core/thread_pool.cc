@@ -161,6 +161,20 @@ void ThreadPool::run(int64_t tasks, TaskRef body, bool parallel) {
   for (int64_t task = 0; task < tasks; ++task) body(task);
 }
 
+void ThreadPool::run_together(std::initializer_list<Loop> loops, bool parallel) {
+  int64_t tasks = 0;
+  for (const Loop& loop : loops) tasks += loop.tasks;
+  run(
+      tasks,
+      [&loops](int64_t task) {
+        for (const Loop& loop : loops) {
+          if (task < loop.tasks) return loop.body(task);
+          task -= loop.tasks;
+        }
+      },
+      parallel);
+}
+
 void ThreadPool::share(int64_t tasks, const TaskRef& body) {
   const bool measured = alone_s_ > 0 || shared_runs_++ % kMeasureEvery == 0;
   {

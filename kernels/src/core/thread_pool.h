@@ -6,6 +6,7 @@
 #include <atomic>
 #include <condition_variable>
 #include <cstdint>
+#include <initializer_list>
 #include <memory>
 #include <mutex>
 #include <thread>
@@ -55,6 +56,14 @@ class ThreadPool {
   // everything runs on the caller: right for work shorter than handing it over (a microsecond when
   // runs follow each other closely, about 50 us when the workers have gone to sleep).
   void run(int64_t tasks, TaskRef body, bool parallel = true);
+
+  // One run of the tasks of several loops that do not wait for each other, those of the first first:
+  // small tasks belong to the end, where they even out who is done when.
+  struct Loop {
+    int64_t tasks;
+    TaskRef body;
+  };
+  void run_together(std::initializer_list<Loop> loops, bool parallel = true);
 
  private:
   void work(int index);

@@ -60,15 +60,54 @@ Operand operand(ThreadPool& pool, Compute format, float* x, int64_t m, int64_t k
 
 // ---- products ----------------------------------------------------------------------------------
 
-// out (m, w.n) = residual + x (m, w.k) * w. residual may be null or alias out; both have row stride
-// w.n.
+// out (m, w.n) = residual + x (m, w.k) * w, cut into numbered tasks of about equal size, so that
+// products that do not wait for each other can share one run of the pool. residual may be null or
+// alias out; both have row stride w.n. Where the tasks are cut never shows in the bits.
+class MultiplyTasks {
+ public:
+  MultiplyTasks(const ThreadPool& pool, Operand x, int64_t m, const PackedMatrix& w,
+                const float* residual, float* out);
+  int64_t count() const { return row_blocks_ * column_blocks_; }
+  void operator()(int64_t task) const;
+
+ private:
+  Operand x_;
+  int64_t m_;
+  PackedMatrix w_;
+  const float* residual_;
+  float* out_;
+  int64_t row_blocks_ = 1, block_ = 0, column_blocks_ = 1;
+};
+
+// dw (n, k) += dy (m, n)^T x (m, k); both operands in `format`: first the tasks of packing x as a
+// right-hand side whose k are the tokens, when all of them are done those of the product. scratch:
+// gradient_scratch_size() floats, for x packed and the part of dy that each thread is at, transposed.
+class GradientTasks {
+ public:
+  GradientTasks(const ThreadPool& pool, Compute format, Operand dy, Operand x, int64_t m, int64_t n,
+                int64_t k, float* dw, float* scratch);
+  int64_t packing_count() const;
+  void pack(int64_t task) const;
+  int64_t count() const { return row_blocks_ * column_blocks_; }
+  void operator()(int64_t task) const;
+
+ private:
+  Operand dy_, x_;
+  int64_t m_, n_, k_;
+  float* dw_;
+  PackedMatrix packed_;
+  Bf16* turned_;
+  int64_t rows_, row_blocks_, block_, column_blocks_;
+};
+int64_t gradient_scratch_size(Compute format, int64_t m, int64_t k, int threads);
+
+// All of one.
 void multiply(ThreadPool& pool, Operand x, int64_t m, const PackedMatrix& w, const float* residual,
               float* out);
-
-// dw (n, k) += dy (m, n)^T x (m, k); both operands in `format`. scratch: gradient_scratch_size()
-// floats, for x packed and the part of dy that each thread is at, transposed.
 void multiply_gradient(ThreadPool& pool, Compute format, Operand dy, Operand x, int64_t m,
                        int64_t n, int64_t k, float* dw, float* scratch);
-int64_t gradient_scratch_size(Compute format, int64_t m, int64_t k, int threads);
+
+// Below this many multiply-adds one thread is faster than waking another.
+constexpr int64_t kOneThreadProduct = 1 << 21;
 
 }  // namespace covenant

@@ -18,6 +18,12 @@ Bf16* bf16_row_of(Operand x, int64_t i, int64_t k) {
   return row;
 }
 
+// Row i of x as one of a bf16 operand, unless that is null.
+void round_row(const KernelTable& kernel, const float* x, int64_t i, int64_t k, Bf16* rounded) {
+  if (rounded != nullptr)
+    kernel.round_bf16(x + i * k, k, bf16_padded(k), rounded + i * bf16_row(k));
+}
+
 }  // namespace
 
 void embed(ThreadPool& pool, const float* embedding, const int32_t* tokens, int64_t rows, int64_t d,
@@ -56,28 +62,41 @@ void rmsnorm(ThreadPool& pool, const float* x, const float* gain, float eps, int
 
 void rmsnorm_backward(ThreadPool& pool, const float* x, const float* gain, const float* r,
                       const float* dy, const float* dres, int64_t rows, int64_t d, float* dx,
-                      float* dgain, float* partials) {
+                      float* dgain, float* partials, Bf16* rounded) {
   const KernelTable& kernel = kernels();
   for_row_blocks(pool, rows, rows * d, [&](int64_t first, int64_t last) {
     float* partial = partials + first / kRowsPerTask * d;
     std::memset(partial, 0, static_cast<size_t>(d) * sizeof(float));
-    for (int64_t i = first; i < last; ++i)
+    for (int64_t i = first; i < last; ++i) {
       kernel.rmsnorm_backward(x + i * d, gain, dy + i * d, dres + i * d, r[i], d, dx + i * d,
                               partial);
+      round_row(kernel, dx, i, d, rounded);
+    }
   });
   for (int64_t first = 0; dgain != nullptr && first < rows; first += kRowsPerTask)
     kernel.add(partials + first / kRowsPerTask * d, d, dgain);
 }
 
 void rope(ThreadPool& pool, float* x, const int32_t* positions, const float* cosine,
-          const float* sine, int64_t rows, int64_t width, int64_t heads, int64_t dim,
-          bool backward) {
+          const float* sine, int64_t rows, int64_t width, int64_t heads, int64_t dim) {
   const KernelTable& kernel = kernels();
-  const auto rotate = backward ? kernel.rope_backward : kernel.rope;
   for_row_blocks(pool, rows, rows * heads * dim, [&](int64_t first, int64_t last) {
     for (int64_t i = first; i < last; ++i) {
       const int64_t at = positions[i] * (dim / 2);
-      rotate(x + i * width, cosine + at, sine + at, heads, dim);
+      kernel.rope(x + i * width, cosine + at, sine + at, heads, dim);
+    }
+  });
+}
+
+void rope_backward(ThreadPool& pool, float* dx, const int32_t* positions, const float* cosine,
+                   const float* sine, int64_t rows, int64_t width, int64_t heads, int64_t dim,
+                   Bf16* rounded) {
+  const KernelTable& kernel = kernels();
+  for_row_blocks(pool, rows, rows * heads * dim, [&](int64_t first, int64_t last) {
+    for (int64_t i = first; i < last; ++i) {
+      const int64_t at = positions[i] * (dim / 2);
+      kernel.rope_backward(dx + i * width, cosine + at, sine + at, heads, dim);
+      round_row(kernel, dx, i, width, rounded);
     }
   });
 }

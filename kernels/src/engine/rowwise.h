@@ -39,19 +39,21 @@ void rmsnorm(ThreadPool& pool, const float* x, const float* gain, float eps, int
 float rmsnorm_row(const KernelTable& kernel, const float* x, const float* gain, float eps,
                   int64_t d, Operand y, int64_t row);
 // dx = dres + J^T dy (dx may alias dres); dgain += its gradient, summed per block, blocks in order,
-// unless null.
-// partials: rmsnorm_partials_size() floats.
+// unless null. partials: rmsnorm_partials_size() floats. rounded: dx as a bf16 operand, or null.
 void rmsnorm_backward(ThreadPool& pool, const float* x, const float* gain, const float* r,
                       const float* dy, const float* dres, int64_t rows, int64_t d, float* dx,
-                      float* dgain, float* partials);
+                      float* dgain, float* partials, Bf16* rounded);
 inline int64_t rmsnorm_partials_size(int64_t rows, int64_t d) {
   return (rows + kRowsPerTask - 1) / kRowsPerTask * d;
 }
 
 // Rotates the first `heads` heads of each row of x (row stride `width`) by its position.
 void rope(ThreadPool& pool, float* x, const int32_t* positions, const float* cosine,
-          const float* sine, int64_t rows, int64_t width, int64_t heads, int64_t dim,
-          bool backward);
+          const float* sine, int64_t rows, int64_t width, int64_t heads, int64_t dim);
+// Rotates gradients back. rounded: all of dx as a bf16 operand, or null.
+void rope_backward(ThreadPool& pool, float* dx, const int32_t* positions, const float* cosine,
+                   const float* sine, int64_t rows, int64_t width, int64_t heads, int64_t dim,
+                   Bf16* rounded);
 
 // gate_up (rows, 2 f) -> h (rows, f) = silu(gate) * up.
 void swiglu(ThreadPool& pool, const float* gate_up, int64_t rows, int64_t f, Operand h);
