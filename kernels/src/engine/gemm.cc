@@ -9,6 +9,7 @@ namespace {
 // Rows and columns of one task at most: rows in whole tiles, columns so many that putting the rows
 // into tiles hardly counts.
 constexpr int64_t kRowBlock = 48, kColumnBlock = 1024;
+constexpr int64_t kLeastRows = 12;       // of a block: one tile
 constexpr int64_t kGradientRows = 64;    // of dW per task: whole cache lines of a row of dY
 constexpr int64_t kSmallPack = 1 << 17;  // numbers that one thread packs faster than two
 
@@ -18,6 +19,22 @@ int64_t panels(int64_t n) { return (n + kPanel - 1) / kPanel; }
 void* panel_of(const PackedMatrix& w, int64_t p) {
   if (w.format == Compute::kF32) return static_cast<float*>(w.data) + p * kPanel * w.k;
   return static_cast<Bf16*>(w.data) + p * kPanel * bf16_padded(w.k);
+}
+
+// One block of an output: rows and columns from (row, column).
+void multiply_block(Operand x, const PackedMatrix& w, const float* residual, float* out,
+                    int64_t row, int64_t rows, int64_t column, int64_t columns) {
+  const KernelTable& kernel = kernels();
+  const int64_t at = row * w.n + column, k = w.k;
+  const float* const init = residual == nullptr ? nullptr : residual + at;
+  const void* const panel = panel_of(w, column / kPanel);
+  if (w.format == Compute::kF32)
+    kernel.gemm(rows, columns, k, x.f32 + row * k, k, 1, static_cast<const float*>(panel),
+                kPanel * k, init, w.n, out + at, w.n);
+  else
+    kernel.gemm_bf16(rows, columns, bf16_padded(k), x.bf16 + row * bf16_row(k), bf16_row(k),
+                     static_cast<const Bf16*>(panel), kPanel * bf16_padded(k), init, w.n, out + at,
+                     w.n);
 }
 
 // The 32 rows of W that task `p` reads: panel p of the forward form, a piece of every panel of the
@@ -69,6 +86,12 @@ Operand operand(ThreadPool& pool, Compute format, float* x, int64_t m, int64_t k
 
 // ---- products ----------------------------------------------------------------------------------
 
+RowBlocks::RowBlocks(const ThreadPool& pool, int64_t row_count) : rows(row_count), count(1) {
+  const int64_t threads = pool.threads();
+  const int64_t rounds = (rows + kRowBlock * threads - 1) / (kRowBlock * threads);
+  count = std::min((rows + kLeastRows - 1) / kLeastRows, rounds * threads);
+}
+
 MultiplyTasks::MultiplyTasks(const ThreadPool& pool, Operand x, int64_t m, const PackedMatrix& w,
                              const float* residual, float* out)
     : x_(x), m_(m), w_(w), residual_(residual), out_(out), block_(w.n) {
@@ -85,19 +108,15 @@ MultiplyTasks::MultiplyTasks(const ThreadPool& pool, Operand x, int64_t m, const
 }
 
 void MultiplyTasks::operator()(int64_t task) const {
-  const KernelTable& kernel = kernels();
   const int64_t i = task / column_blocks_, column = task % column_blocks_ * block_;
-  const int64_t row = m_ * i / row_blocks_, rows = m_ * (i + 1) / row_blocks_ - row;
-  const int64_t columns = std::min(block_, w_.n - column), at = row * w_.n + column, k = w_.k;
-  const float* const init = residual_ == nullptr ? nullptr : residual_ + at;
-  const void* const panel = panel_of(w_, column / kPanel);
-  if (w_.format == Compute::kF32)
-    kernel.gemm(rows, columns, k, x_.f32 + row * k, k, 1, static_cast<const float*>(panel),
-                kPanel * k, init, w_.n, out_ + at, w_.n);
-  else
-    kernel.gemm_bf16(rows, columns, bf16_padded(k), x_.bf16 + row * bf16_row(k), bf16_row(k),
-                     static_cast<const Bf16*>(panel), kPanel * bf16_padded(k), init, w_.n,
-                     out_ + at, w_.n);
+  const int64_t row = m_ * i / row_blocks_;
+  multiply_block(x_, w_, residual_, out_, row, m_ * (i + 1) / row_blocks_ - row, column,
+                 std::min(block_, w_.n - column));
+}
+
+void multiply_rows(Operand x, int64_t row, int64_t rows, const PackedMatrix& w,
+                   const float* residual, float* out) {
+  multiply_block(x, w, residual, out, row, rows, 0, w.n);
 }
 
 void multiply(ThreadPool& pool, Operand x, int64_t m, const PackedMatrix& w, const float* residual,

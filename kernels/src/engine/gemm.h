@@ -60,6 +60,14 @@ Operand operand(ThreadPool& pool, Compute format, float* x, int64_t m, int64_t k
 
 // ---- products ----------------------------------------------------------------------------------
 
+// How rows that go through several operations one after the other are shared out: as many blocks of
+// about equal size for each thread. Where they are cut never shows in the bits.
+struct RowBlocks {
+  int64_t rows, count;
+  RowBlocks(const ThreadPool& pool, int64_t row_count);
+  int64_t first(int64_t block) const { return rows * block / count; }  // of `count`: the end
+};
+
 // out (m, w.n) = residual + x (m, w.k) * w, cut into numbered tasks of about equal size, so that
 // products that do not wait for each other can share one run of the pool. residual may be null or
 // alias out; both have row stride w.n. Where the tasks are cut never shows in the bits.
@@ -100,6 +108,10 @@ class GradientTasks {
   int64_t rows_, row_blocks_, block_, column_blocks_;
 };
 int64_t gradient_scratch_size(Compute format, int64_t m, int64_t k, int threads);
+
+// Rows [row, row + rows) of it, on the thread that asks.
+void multiply_rows(Operand x, int64_t row, int64_t rows, const PackedMatrix& w,
+                   const float* residual, float* out);
 
 // All of one.
 void multiply(ThreadPool& pool, Operand x, int64_t m, const PackedMatrix& w, const float* residual,

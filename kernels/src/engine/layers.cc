@@ -66,30 +66,75 @@ void Activations::reserve(Memory& memory, const Layout& layout, int64_t count, b
   shared_ = shared;
 }
 
+namespace {
+
+// What rows go through between two attentions. One thread takes a block of them through all of it,
+// so that what an operation leaves is still in its caches for the next.
+struct ForwardRows {
+  cov_model& model;
+  const Activations& activations;
+  const int32_t* positions;
+
+  const Activations::Layer& activations_of(int64_t layer) const {
+    return activations.layers[static_cast<size_t>(layer)];
+  }
+  const PackedWeights::Layer& weights_of(int64_t layer) const {
+    return model.forward_weights.layers[static_cast<size_t>(layer)];
+  }
+
+  // From x of `layer` to its (q | k | v).
+  void before_attention(int64_t layer, RowRange range) const {
+    const Layout& l = model.layout;
+    const Activations::Layer& a = activations_of(layer);
+    rmsnorm(a.x, model.parameters() + l.norm1(layer), model.eps(), l.d, a.n1, a.r1, range);
+    multiply_rows(a.n1, range.first, range.count(), weights_of(layer).qkv, nullptr, a.qkv);
+    rope(a.qkv, positions, model.cosine.data(), model.sine.data(), l.attention.width(),
+         l.attention.heads + l.attention.kv_heads, l.attention.dim, range);
+  }
+
+  // From the attention of `layer` to x of the next, or to the input of the final norm.
+  void after_attention(int64_t layer, RowRange range) const {
+    const Layout& l = model.layout;
+    const Activations::Layer& a = activations_of(layer);
+    const PackedWeights::Layer& w = weights_of(layer);
+    float* const next = layer + 1 < l.layers ? activations_of(layer + 1).x : activations.last;
+    round_rows(a.att, l.d, a.att_operand.bf16, range);
+    multiply_rows(a.att_operand, range.first, range.count(), w.o, a.x, a.x2);
+    rmsnorm(a.x2, model.parameters() + l.norm2(layer), model.eps(), l.d, a.n2, a.r2, range);
+    multiply_rows(a.n2, range.first, range.count(), w.gate_up, nullptr, a.gate_up);
+    swiglu(a.gate_up, l.f, activations.hidden, range);
+    multiply_rows(activations.hidden, range.first, range.count(), w.down, a.x2, next);
+  }
+};
+
+}  // namespace
+
 void forward_layers(cov_model& model, const int32_t* tokens, const int32_t* positions,
                     Activations& activations, AttentionRef attention) {
   const Layout& l = model.layout;
-  const int64_t rows = activations.rows, d = l.d, width = l.attention.width();
-  const int64_t rotated = l.attention.heads + l.attention.kv_heads;
-  const float* p = model.parameters();
-  ThreadPool& pool = model.pool;
-  embed(pool, p, tokens, rows, d, activations.layers[0].x);
+  const RowBlocks blocks(model.pool, activations.rows);
+  const ForwardRows rows{model, activations, positions};
+  const bool large = activations.rows * l.layer_size > kOneThreadProduct;
+  const auto range = [&](int64_t block) -> RowRange {
+    return {blocks.first(block), blocks.first(block + 1)};
+  };
+  model.pool.run(
+      blocks.count,
+      [&](int64_t block) {
+        embed(model.parameters(), tokens, l.d, rows.activations_of(0).x, range(block));
+        rows.before_attention(0, range(block));
+      },
+      large);
   for (int64_t layer = 0; layer < l.layers; ++layer) {
-    const Activations::Layer& a = activations.layers[static_cast<size_t>(layer)];
-    const PackedWeights::Layer& w = model.forward_weights.layers[static_cast<size_t>(layer)];
-    float* next = layer + 1 < l.layers ? activations.layers[static_cast<size_t>(layer + 1)].x
-                                       : activations.last;
-    rmsnorm(pool, a.x, p + l.norm1(layer), model.eps(), rows, d, a.n1, a.r1);
-    multiply(pool, a.n1, rows, w.qkv, nullptr, a.qkv);
-    rope(pool, a.qkv, positions, model.cosine.data(), model.sine.data(), rows, width, rotated,
-         l.attention.dim);
+    const Activations::Layer& a = rows.activations_of(layer);
     attention(layer, a.qkv, a.att, a.lse);
-    operand(pool, l.compute, a.att, rows, d, a.att_operand.bf16);
-    multiply(pool, a.att_operand, rows, w.o, a.x, a.x2);
-    rmsnorm(pool, a.x2, p + l.norm2(layer), model.eps(), rows, d, a.n2, a.r2);
-    multiply(pool, a.n2, rows, w.gate_up, nullptr, a.gate_up);
-    swiglu(pool, a.gate_up, rows, l.f, activations.hidden);
-    multiply(pool, activations.hidden, rows, w.down, a.x2, next);
+    model.pool.run(
+        blocks.count,
+        [&](int64_t block) {
+          rows.after_attention(layer, range(block));
+          if (layer + 1 < l.layers) rows.before_attention(layer + 1, range(block));
+        },
+        large);
   }
 }
 

@@ -26,12 +26,9 @@ void round_row(const KernelTable& kernel, const float* x, int64_t i, int64_t k, 
 
 }  // namespace
 
-void embed(ThreadPool& pool, const float* embedding, const int32_t* tokens, int64_t rows, int64_t d,
-           float* x) {
-  for_row_blocks(pool, rows, rows * d, [&](int64_t first, int64_t last) {
-    for (int64_t i = first; i < last; ++i)
-      std::memcpy(x + i * d, embedding + tokens[i] * d, static_cast<size_t>(d) * sizeof(float));
-  });
+void embed(const float* embedding, const int32_t* tokens, int64_t d, float* x, RowRange range) {
+  for (int64_t i = range.first; i < range.last; ++i)
+    std::memcpy(x + i * d, embedding + tokens[i] * d, static_cast<size_t>(d) * sizeof(float));
 }
 
 void embed_backward(ThreadPool& pool, const float* dx, const int32_t* tokens, int64_t rows,
@@ -51,13 +48,11 @@ float rmsnorm_row(const KernelTable& kernel, const float* x, const float* gain, 
                            : kernel.rmsnorm_bf16(x, gain, eps, d, bf16_row_of(y, row, d));
 }
 
-void rmsnorm(ThreadPool& pool, const float* x, const float* gain, float eps, int64_t rows,
-             int64_t d, Operand y, float* r) {
+void rmsnorm(const float* x, const float* gain, float eps, int64_t d, Operand y, float* r,
+             RowRange range) {
   const KernelTable& kernel = kernels();
-  for_row_blocks(pool, rows, rows * d, [&](int64_t first, int64_t last) {
-    for (int64_t i = first; i < last; ++i)
-      r[i] = rmsnorm_row(kernel, x + i * d, gain, eps, d, y, i);
-  });
+  for (int64_t i = range.first; i < range.last; ++i)
+    r[i] = rmsnorm_row(kernel, x + i * d, gain, eps, d, y, i);
 }
 
 void rmsnorm_backward(ThreadPool& pool, const float* x, const float* gain, const float* r,
@@ -77,15 +72,13 @@ void rmsnorm_backward(ThreadPool& pool, const float* x, const float* gain, const
     kernel.add(partials + first / kRowsPerTask * d, d, dgain);
 }
 
-void rope(ThreadPool& pool, float* x, const int32_t* positions, const float* cosine,
-          const float* sine, int64_t rows, int64_t width, int64_t heads, int64_t dim) {
+void rope(float* x, const int32_t* positions, const float* cosine, const float* sine, int64_t width,
+          int64_t heads, int64_t dim, RowRange range) {
   const KernelTable& kernel = kernels();
-  for_row_blocks(pool, rows, rows * heads * dim, [&](int64_t first, int64_t last) {
-    for (int64_t i = first; i < last; ++i) {
-      const int64_t at = positions[i] * (dim / 2);
-      kernel.rope(x + i * width, cosine + at, sine + at, heads, dim);
-    }
-  });
+  for (int64_t i = range.first; i < range.last; ++i) {
+    const int64_t at = positions[i] * (dim / 2);
+    kernel.rope(x + i * width, cosine + at, sine + at, heads, dim);
+  }
 }
 
 void rope_backward(ThreadPool& pool, float* dx, const int32_t* positions, const float* cosine,
@@ -101,17 +94,20 @@ void rope_backward(ThreadPool& pool, float* dx, const int32_t* positions, const 
   });
 }
 
-void swiglu(ThreadPool& pool, const float* gate_up, int64_t rows, int64_t f, Operand h) {
+void swiglu(const float* gate_up, int64_t f, Operand h, RowRange range) {
   const KernelTable& kernel = kernels();
-  for_row_blocks(pool, rows, rows * f * 4, [&](int64_t first, int64_t last) {
-    for (int64_t i = first; i < last; ++i) {
-      const float* gate = gate_up + i * 2 * f;
-      if (h.bf16 == nullptr)
-        kernel.swiglu(gate, gate + f, f, h.f32 + i * f);
-      else
-        kernel.swiglu_bf16(gate, gate + f, f, bf16_row_of(h, i, f));
-    }
-  });
+  for (int64_t i = range.first; i < range.last; ++i) {
+    const float* gate = gate_up + i * 2 * f;
+    if (h.bf16 == nullptr)
+      kernel.swiglu(gate, gate + f, f, h.f32 + i * f);
+    else
+      kernel.swiglu_bf16(gate, gate + f, f, bf16_row_of(h, i, f));
+  }
+}
+
+void round_rows(const float* x, int64_t k, Bf16* rounded, RowRange range) {
+  const KernelTable& kernel = kernels();
+  for (int64_t i = range.first; i < range.last; ++i) round_row(kernel, x, i, k, rounded);
 }
 
 void swiglu_backward(ThreadPool& pool, const float* gate_up, const float* dh, int64_t rows,

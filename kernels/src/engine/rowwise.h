@@ -1,5 +1,5 @@
-// Operations applied row by row, in parallel over fixed blocks of rows: RMSNorm, rotary embedding,
-// SwiGLU, embedding lookup and its gradient.
+// Operations applied row by row: RMSNorm, rotary embedding, SwiGLU, embedding lookup. Forward on the
+// rows that one thread has, backward in parallel over fixed blocks of rows.
 #pragma once
 
 #include <cstdint>
@@ -25,17 +25,30 @@ void for_row_blocks(ThreadPool& pool, int64_t rows, int64_t elements, const Body
            elements > kFewElements);
 }
 
+// Rows [first, last) of a matrix: what one thread takes through several operations.
+struct RowRange {
+  int64_t first, last;
+  int64_t count() const { return last - first; }
+};
+
 // x (rows, d) = embedding (vocab, d)[tokens].
-void embed(ThreadPool& pool, const float* embedding, const int32_t* tokens, int64_t rows, int64_t d,
-           float* x);
+void embed(const float* embedding, const int32_t* tokens, int64_t d, float* x, RowRange range);
+// y = x * r * gain in the form that y has; r (rows) = 1 / sqrt(mean(x^2) + eps).
+void rmsnorm(const float* x, const float* gain, float eps, int64_t d, Operand y, float* r,
+             RowRange range);
+// Rotates the first `heads` heads of each row of x (row stride `width`) by its position.
+void rope(float* x, const int32_t* positions, const float* cosine, const float* sine, int64_t width,
+          int64_t heads, int64_t dim, RowRange range);
+// gate_up (rows, 2 f) -> h (rows, f) = silu(gate) * up.
+void swiglu(const float* gate_up, int64_t f, Operand h, RowRange range);
+// x (rows, k) as rows of a bf16 operand, unless that is null.
+void round_rows(const float* x, int64_t k, Bf16* rounded, RowRange range);
+
 // dembedding[tokens[row]] += dx[row], in row order.
 void embed_backward(ThreadPool& pool, const float* dx, const int32_t* tokens, int64_t rows,
                     int64_t d, float* dembedding);
 
-// y = x * r * gain in the form that y has; r (rows) = 1 / sqrt(mean(x^2) + eps).
-void rmsnorm(ThreadPool& pool, const float* x, const float* gain, float eps, int64_t rows,
-             int64_t d, Operand y, float* r);
-// One row of it.
+// One row of rmsnorm.
 float rmsnorm_row(const KernelTable& kernel, const float* x, const float* gain, float eps,
                   int64_t d, Operand y, int64_t row);
 // dx = dres + J^T dy (dx may alias dres); dgain += its gradient, summed per block, blocks in order,
@@ -47,17 +60,12 @@ inline int64_t rmsnorm_partials_size(int64_t rows, int64_t d) {
   return (rows + kRowsPerTask - 1) / kRowsPerTask * d;
 }
 
-// Rotates the first `heads` heads of each row of x (row stride `width`) by its position.
-void rope(ThreadPool& pool, float* x, const int32_t* positions, const float* cosine,
-          const float* sine, int64_t rows, int64_t width, int64_t heads, int64_t dim);
 // Rotates gradients back. rounded: all of dx as a bf16 operand, or null.
 void rope_backward(ThreadPool& pool, float* dx, const int32_t* positions, const float* cosine,
                    const float* sine, int64_t rows, int64_t width, int64_t heads, int64_t dim,
                    Bf16* rounded);
 
-// gate_up (rows, 2 f) -> h (rows, f) = silu(gate) * up.
-void swiglu(ThreadPool& pool, const float* gate_up, int64_t rows, int64_t f, Operand h);
-// h again, which may replace dh (rows, f), and the gradient dgate_up (rows, 2 f).
+// h of swiglu again, which may replace dh (rows, f), and the gradient dgate_up (rows, 2 f).
 void swiglu_backward(ThreadPool& pool, const float* gate_up, const float* dh, int64_t rows,
                      int64_t f, Operand h, Operand dgate_up);
 
