@@ -161,7 +161,7 @@ void ThreadPool::run(int64_t tasks, TaskRef body, bool parallel) {
   for (int64_t task = 0; task < tasks; ++task) body(task);
 }
 
-void ThreadPool::run_together(std::initializer_list<Loop> loops, bool parallel) {
+void ThreadPool::run_together(const std::vector<Loop>& loops, bool parallel) {
   int64_t tasks = 0;
   for (const Loop& loop : loops) tasks += loop.tasks;
   run(

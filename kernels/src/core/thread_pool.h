@@ -6,7 +6,6 @@
 #include <atomic>
 #include <condition_variable>
 #include <cstdint>
-#include <initializer_list>
 #include <memory>
 #include <mutex>
 #include <thread>
@@ -63,7 +62,7 @@ class ThreadPool {
     int64_t tasks;
     TaskRef body;
   };
-  void run_together(std::initializer_list<Loop> loops, bool parallel = true);
+  void run_together(const std::vector<Loop>& loops, bool parallel = true);
 
  private:
   void work(int index);

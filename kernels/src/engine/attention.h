@@ -35,7 +35,7 @@ inline int64_t kv_cache_size(const AttentionShape& shape, int64_t capacity) {
   return shape.kv_heads * capacity * (shape.dim + shape.padded_dim());
 }
 
-// Scratch floats per thread for sequences of up to `length` positions.
+// Scratch floats of one thread for sequences of up to `length` positions.
 int64_t attention_scratch_size(const AttentionShape& shape, int64_t length);
 int64_t attention_backward_scratch_size(const AttentionShape& shape, Compute format,
                                         int64_t length);
@@ -52,11 +52,11 @@ struct BackwardRows {
   float* dqkv;
 };
 
-// rows.dqkv from rows.dout; writes every element of the segments' rows. In bf16 the products of the
-// backward pass have rounded operands; those of the forward pass never have.
-void attention_backward(ThreadPool& pool, const AttentionShape& shape, Compute format,
-                        const Segment* segments, int64_t segment_count, const BackwardRows& rows,
-                        float* scratch, int64_t scratch_size);
+// rows.dqkv from rows.dout: key-value head `kv` of one segment with the query heads that read it, on
+// the thread that asks; writes every element of their columns. In bf16 the products of the backward
+// pass have rounded operands; those of the forward pass never have.
+void attention_backward(const AttentionShape& shape, Compute format, const BackwardRows& rows,
+                        const Segment& segment, int64_t kv, float* scratch);
 
 // Appends the rows' keys and values to their caches, then attends over them.
 void attention_cached(ThreadPool& pool, const AttentionShape& shape, const CachedSegment* segments,

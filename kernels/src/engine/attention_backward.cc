@@ -115,14 +115,10 @@ int64_t attention_backward_scratch_size(const AttentionShape& shape, Compute for
                                  : attention_backward_bf16_scratch_size(shape, length);
 }
 
-void attention_backward(ThreadPool& pool, const AttentionShape& shape, Compute format,
-                        const Segment* segments, int64_t segment_count, const BackwardRows& rows,
-                        float* scratch, int64_t scratch_size) {
+void attention_backward(const AttentionShape& shape, Compute format, const BackwardRows& rows,
+                        const Segment& segment, int64_t kv, float* scratch) {
   const auto backward = format == Compute::kF32 ? attention_backward_f32 : attention_backward_bf16;
-  pool.run(segment_count * shape.kv_heads, [&](int64_t task) {
-    backward(shape, rows, segments[task / shape.kv_heads], task % shape.kv_heads,
-             scratch + ThreadPool::worker() * scratch_size);
-  });
+  backward(shape, rows, segment, kv, scratch);
 }
 
 }  // namespace covenant

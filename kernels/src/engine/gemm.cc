@@ -125,15 +125,27 @@ void multiply(ThreadPool& pool, Operand x, int64_t m, const PackedMatrix& w, con
   pool.run(tasks.count(), tasks);
 }
 
+int64_t PackTokensTasks::count() const {
+  return panels(to_.format == Compute::kF32 ? to_.k : to_.n);
+}
+
+void PackTokensTasks::operator()(int64_t task) const {
+  const KernelTable& kernel = kernels();
+  const int64_t first = task * kPanel, m = to_.k, k = to_.n;
+  if (to_.format == Compute::kF32)
+    pack_rows(kernel, x_.f32 + first * k, std::min(kPanel, m - first), task, k, nullptr, &to_);
+  else
+    kernel.zip_panel_bf16(x_.bf16 + first, std::min(kPanel, k - first), m, bf16_row(k),
+                          static_cast<Bf16*>(panel_of(to_, task)));
+}
+
 GradientTasks::GradientTasks(const ThreadPool& pool, Compute format, Operand dy, Operand x,
                              int64_t m, int64_t n, int64_t k, float* dw, float* scratch)
     : dy_(dy),
-      x_(x),
-      m_(m),
       n_(n),
-      k_(k),
       dw_(dw),
-      packed_{format, m, k, scratch},
+      x_{format, m, k, scratch},
+      packing_(x, x_),
       turned_(reinterpret_cast<Bf16*>(scratch) + packed_bytes(format, m, k) / 2) {
   const int64_t threads = pool.threads();
   rows_ = threads == 1 && format == Compute::kF32 ? n : kGradientRows;
@@ -144,44 +156,29 @@ GradientTasks::GradientTasks(const ThreadPool& pool, Compute format, Operand dy,
   column_blocks_ = (k + block_ - 1) / block_;
 }
 
-int64_t GradientTasks::packing_count() const {
-  return packed_.format == Compute::kF32 ? panels(m_) : panels(k_);
-}
-
-void GradientTasks::pack(int64_t task) const {
-  const KernelTable& kernel = kernels();
-  const int64_t first = task * kPanel;
-  if (packed_.format == Compute::kF32)
-    pack_rows(kernel, x_.f32 + first * k_, std::min(kPanel, m_ - first), task, k_, nullptr,
-              &packed_);
-  else
-    kernel.zip_panel_bf16(x_.bf16 + first, std::min(kPanel, k_ - first), m_, bf16_row(k_),
-                          static_cast<Bf16*>(panel_of(packed_, task)));
-}
-
 // In bf16 a task puts its own columns of dY into rows, in the caches of the core that needs them.
 void GradientTasks::operator()(int64_t task) const {
   const KernelTable& kernel = kernels();
+  const int64_t m = x_.k, k = x_.n;
   const int64_t row = task / column_blocks_ * rows_, rows = std::min(rows_, n_ - row);
-  const int64_t column = task % column_blocks_ * block_, columns = std::min(block_, k_ - column);
-  float* const dw = dw_ + row * k_ + column;
-  const void* const panel = panel_of(packed_, column / kPanel);
-  if (packed_.format == Compute::kF32) {
-    kernel.gemm(rows, columns, m_, dy_.f32 + row, 1, n_, static_cast<const float*>(panel),
-                kPanel * m_, dw, k_, dw, k_);
+  const int64_t column = task % column_blocks_ * block_, columns = std::min(block_, k - column);
+  float* const dw = dw_ + row * k + column;
+  const void* const panel = panel_of(x_, column / kPanel);
+  if (x_.format == Compute::kF32) {
+    kernel.gemm(rows, columns, m, dy_.f32 + row, 1, n_, static_cast<const float*>(panel),
+                kPanel * m, dw, k, dw, k);
     return;
   }
-  Bf16* const own = turned_ + ThreadPool::worker() * bf16_size(kGradientRows, m_);
-  kernel.transpose_bf16(dy_.bf16 + row, m_, rows, bf16_row(n_), own, bf16_row(m_));
-  kernel.gemm_bf16(rows, columns, bf16_padded(m_), own, bf16_row(m_),
-                   static_cast<const Bf16*>(panel), kPanel * bf16_padded(m_), dw, k_, dw, k_);
+  Bf16* const own = turned_ + ThreadPool::worker() * bf16_size(kGradientRows, m);
+  kernel.transpose_bf16(dy_.bf16 + row, m, rows, bf16_row(n_), own, bf16_row(m));
+  kernel.gemm_bf16(rows, columns, bf16_padded(m), own, bf16_row(m),
+                   static_cast<const Bf16*>(panel), kPanel * bf16_padded(m), dw, k, dw, k);
 }
 
 void multiply_gradient(ThreadPool& pool, Compute format, Operand dy, Operand x, int64_t m,
                        int64_t n, int64_t k, float* dw, float* scratch) {
   const GradientTasks tasks(pool, format, dy, x, m, n, k, dw, scratch);
-  pool.run(
-      tasks.packing_count(), [&](int64_t task) { tasks.pack(task); }, m * k > kSmallPack);
+  pool.run(tasks.packing().count(), tasks.packing(), m * k > kSmallPack);
   pool.run(tasks.count(), tasks, m * n * k > kOneThreadProduct);
 }
 

@@ -87,23 +87,35 @@ class MultiplyTasks {
   int64_t row_blocks_ = 1, block_ = 0, column_blocks_ = 1;
 };
 
-// dw (n, k) += dy (m, n)^T x (m, k); both operands in `format`: first the tasks of packing x as a
-// right-hand side whose k are the tokens, when all of them are done those of the product. scratch:
-// gradient_scratch_size() floats, for x packed and the part of dy that each thread is at, transposed.
+// Packs x (m, k) as a right-hand side whose k are the tokens.
+class PackTokensTasks {
+ public:
+  PackTokensTasks(Operand x, const PackedMatrix& to) : x_(x), to_(to) {}
+  int64_t count() const;
+  void operator()(int64_t task) const;
+
+ private:
+  Operand x_;
+  PackedMatrix to_;
+};
+
+// dw (n, k) += dy (m, n)^T x (m, k); both operands in `format`. The tasks of packing() come first;
+// when all of them are done, those of the product. scratch: gradient_scratch_size() floats, for x
+// packed and the part of dy that each thread is at, transposed.
 class GradientTasks {
  public:
   GradientTasks(const ThreadPool& pool, Compute format, Operand dy, Operand x, int64_t m, int64_t n,
                 int64_t k, float* dw, float* scratch);
-  int64_t packing_count() const;
-  void pack(int64_t task) const;
+  const PackTokensTasks& packing() const { return packing_; }
   int64_t count() const { return row_blocks_ * column_blocks_; }
   void operator()(int64_t task) const;
 
  private:
-  Operand dy_, x_;
-  int64_t m_, n_, k_;
+  Operand dy_;
+  int64_t n_;
   float* dw_;
-  PackedMatrix packed_;
+  PackedMatrix x_;
+  PackTokensTasks packing_;
   Bf16* turned_;
   int64_t rows_, row_blocks_, block_, column_blocks_;
 };

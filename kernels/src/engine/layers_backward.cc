@@ -1,6 +1,7 @@
-// Backward through the decoder layers. The gradient of a matrix and that of its input do not wait for
-// each other, so their tasks share runs of the pool: the small ones of packing fill the ends.
+// Backward through the decoder layers. Gradients of matrices wait for nothing but their operands and
+// nothing waits for them, so their tasks fill the ends of runs of the pool that others need.
 #include <algorithm>
+#include <vector>
 
 #include "engine/gemm.h"
 #include "engine/lora.h"
@@ -56,41 +57,42 @@ struct Linear {
   float* scratch;
 };
 
+using Gradients = std::vector<GradientTasks>;
+using Loops = std::vector<ThreadPool::Loop>;
+
+Loops with_products(Loops loops, const Gradients& gradients) {
+  for (const GradientTasks& tasks : gradients) loops.push_back({tasks.count(), tasks});
+  return loops;
+}
+
 // What the products of one call share.
 struct Products {
   cov_model& model;
   int64_t rows;
-  float* gradients;  // null: the base is frozen, only the adapters have gradients
+  bool parallel;
 
-  // out = a.dy w and the gradient of `a`, and that of another matrix that is as far.
-  void backward(const Linear& a, const PackedMatrix& w, float* out,
-                const Linear* other = nullptr) const {
-    const MultiplyTasks input(model.pool, a.dy, rows, w, nullptr, out);
-    if (gradients == nullptr) {
-      model.pool.run(input.count(), input);
-      for (const Linear* linear : {other, &a})
-        if (linear != nullptr) adapter_gradient(*linear);
-      return;
-    }
-    const GradientTasks first = gradient(other == nullptr ? a : *other), second = gradient(a);
-    const int64_t both = other == nullptr ? 0 : 1;
-    const bool large = rows * a.n * a.k > kOneThreadProduct;
-    model.pool.run_together(
-        {{input.count(), input},
-         {both * first.packing_count(), [&](int64_t task) { first.pack(task); }},
-         {second.packing_count(), [&](int64_t task) { second.pack(task); }}},
-        large);
-    model.pool.run_together({{both * first.count(), first}, {second.count(), second}}, large);
+  // Computes out = dy w. Returns the gradients of `matrices`, whose operands are packed meanwhile,
+  // for a later run; those of adapters, when the base is frozen, are added at once instead.
+  Gradients input(Operand dy, const PackedMatrix& w, float* out,
+                  const std::vector<Linear>& matrices) const {
+    const MultiplyTasks product(model.pool, dy, rows, w, nullptr, out);
+    const Gradients gradients = prepare(matrices);
+    Loops loops{{product.count(), product}};
+    for (const GradientTasks& tasks : gradients)
+      loops.push_back({tasks.packing().count(), tasks.packing()});
+    model.pool.run_together(loops, parallel);
+    return gradients;
   }
 
-  void adapter_gradient(const Linear& a) const {
-    lora_gradient(*model.lora, a.offset, a.dy, a.x, rows);
-  }
-
- private:
-  GradientTasks gradient(const Linear& a) const {
-    return {model.pool, model.layout.compute, a.dy,      a.x, rows, a.n, a.k,
-            gradients + a.offset, a.scratch};
+  Gradients prepare(const std::vector<Linear>& matrices) const {
+    Gradients gradients;
+    for (const Linear& a : matrices)
+      if (model.lora != nullptr)
+        lora_gradient(*model.lora, a.offset, a.dy, a.x, rows);
+      else
+        gradients.emplace_back(model.pool, model.layout.compute, a.dy, a.x, rows, a.n, a.k,
+                               model.state(COV_GRADIENTS) + a.offset, a.scratch);
+    return gradients;
   }
 };
 
@@ -104,43 +106,56 @@ void backward_layers(cov_model& model, const int32_t* tokens, const int32_t* pos
                      const Segment* segments, int64_t segment_count, Activations& activations,
                      float* dx, float* work) {
   const Layout& l = model.layout;
-  const int64_t rows = activations.rows, d = l.d, f = l.f, width = l.attention.width();
-  const int64_t rotated = l.attention.heads + l.attention.kv_heads;
+  const AttentionShape& shape = l.attention;
+  const int64_t rows = activations.rows, d = l.d, f = l.f, width = shape.width();
   int64_t longest = 0;
   for (int64_t i = 0; i < segment_count; ++i) longest = std::max(longest, segments[i].count);
-  const int64_t scratch_size = attention_backward_scratch_size(l.attention, l.compute, longest);
-  float* scratch =
-      model.attention_scratch.reserve(model.memory, scratch_size * model.pool.threads());
+  const int64_t scratch_size = attention_backward_scratch_size(shape, l.compute, longest);
+  ThreadPool& pool = model.pool;
+  float* scratch = model.attention_scratch.reserve(model.memory, scratch_size * pool.threads());
   const float* p = model.parameters();
   const bool frozen = model.lora != nullptr;
   float* g = frozen ? nullptr : model.state(COV_GRADIENTS);
-  ThreadPool& pool = model.pool;
   const BackwardWork b(model, rows, work);
-  const Products products{model, rows, g};
+  const Products products{model, rows, rows * l.layer_size > kOneThreadProduct};
   const auto gain = [&](int64_t offset) { return frozen ? nullptr : g + offset; };
-  Operand dy = operand(pool, l.compute, dx, rows, d, b.dx16);
-  const Operand dqkv = l.compute == Compute::kF32 ? Operand{b.dqkv, nullptr} : Operand{nullptr, b.dqkv16};
+  const Operand dy = operand(pool, l.compute, dx, rows, d, b.dx16);
+  const Operand dqkv =
+      l.compute == Compute::kF32 ? Operand{b.dqkv, nullptr} : Operand{nullptr, b.dqkv16};
+  Gradients waiting;  // for the next run that has nothing to wait for them
   for (int64_t layer = l.layers - 1; layer >= 0; --layer) {
     const Activations::Layer& a = activations.layers[static_cast<size_t>(layer)];
     const PackedWeights::Layer& w = model.backward_weights.layers[static_cast<size_t>(layer)];
-    multiply(pool, dy, rows, w.down, nullptr, b.dhidden);
+    const MultiplyTasks hidden(pool, dy, rows, w.down, nullptr, b.dhidden);
+    pool.run_together(with_products({{hidden.count(), hidden}}, waiting), products.parallel);
     swiglu_backward(pool, a.gate_up, b.dhidden, rows, f, b.hidden, b.dgate_up);
-    const Linear down{dy, b.hidden, d, f, l.down(layer), b.down_scratch};
-    products.backward({b.dgate_up, a.n2, 2 * f, d, l.gate_up(layer), b.scratch}, w.gate_up, b.dn,
-                      &down);
+    waiting = products.input(b.dgate_up, w.gate_up, b.dn,
+                             {{dy, b.hidden, d, f, l.down(layer), b.down_scratch},
+                              {b.dgate_up, a.n2, 2 * f, d, l.gate_up(layer), b.scratch}});
+    pool.run_together(with_products({}, waiting), products.parallel);
     rmsnorm_backward(pool, a.x2, p + l.norm2(layer), a.r2, b.dn, dx, rows, d, dx,
                      gain(l.norm2(layer)), b.partials, dy.bf16);
-    products.backward({dy, a.att_operand, d, d, l.o(layer), b.scratch}, w.o, b.dn);
-    attention_backward(pool, l.attention, l.compute, segments, segment_count,
-                       {a.qkv, a.att, a.lse, b.dn, b.dqkv}, scratch, scratch_size);
+
+    waiting = products.input(dy, w.o, b.dn,
+                             {{dy, a.att_operand, d, d, l.o(layer), b.scratch}});
+    const auto attention = [&](int64_t task) {
+      attention_backward(shape, l.compute, {a.qkv, a.att, a.lse, b.dn, b.dqkv},
+                         segments[task / shape.kv_heads], task % shape.kv_heads,
+                         scratch + ThreadPool::worker() * scratch_size);
+    };
+    pool.run_together(with_products({{segment_count * shape.kv_heads, attention}}, waiting));
     rope_backward(pool, b.dqkv, positions, model.cosine.data(), model.sine.data(), rows, width,
-                  rotated, l.attention.dim, dqkv.bf16);
-    const Linear qkv{dqkv, a.n1, width, d, l.qkv(layer), b.scratch};
-    if (frozen && layer == 0) return products.adapter_gradient(qkv);  // nothing below learns
-    products.backward(qkv, w.qkv, b.dn);
+                  shape.heads + shape.kv_heads, shape.dim, dqkv.bf16);
+    const std::vector<Linear> qkv{{dqkv, a.n1, width, d, l.qkv(layer), b.scratch}};
+    if (frozen && layer == 0) {
+      products.prepare(qkv);
+      return;  // nothing below learns
+    }
+    waiting = products.input(dqkv, w.qkv, b.dn, qkv);
     rmsnorm_backward(pool, a.x, p + l.norm1(layer), a.r1, b.dn, dx, rows, d, dx,
                      gain(l.norm1(layer)), b.partials, dy.bf16);
   }
+  pool.run_together(with_products({}, waiting), products.parallel);
   embed_backward(pool, dx, tokens, rows, d, g);
 }
 

@@ -134,9 +134,10 @@ void test_attention(int64_t length, int64_t checked) {
   std::vector<float> scratch(static_cast<size_t>(std::max(size, back_size)));
   covenant::attention(pool, shape, segments, 2, qkv.data(), out.data(), lse.data(), scratch.data(),
                       size);
-  covenant::attention_backward(pool, shape, kFormat, segments, 2,
-                               {qkv.data(), out.data(), lse.data(), dout.data(), dqkv.data()},
-                               scratch.data(), back_size);
+  for (int64_t task = 0; task < 4; ++task)
+    covenant::attention_backward(shape, kFormat,
+                                 {qkv.data(), out.data(), lse.data(), dout.data(), dqkv.data()},
+                                 segments[task / 2], task % 2, scratch.data());
   const auto loss = [&](const Doubles& x) {
     double sum = 0;
     for (const covenant::Segment& s : segments)
@@ -184,9 +185,10 @@ void test_attention_bf16(int64_t length, int64_t dim) {
   const auto backward = [&](covenant::Compute format, float dirt) {
     const int64_t size = covenant::attention_backward_scratch_size(shape, format, length);
     std::vector<float> scratch(static_cast<size_t>(size), dirt), dqkv(qkv.size(), NAN);
-    covenant::attention_backward(pool, shape, format, segments, 2,
-                                 {qkv.data(), out.data(), lse.data(), dout.data(), dqkv.data()},
-                                 scratch.data(), size);
+    for (int64_t task = 0; task < 4; ++task)
+      covenant::attention_backward(shape, format,
+                                   {qkv.data(), out.data(), lse.data(), dout.data(), dqkv.data()},
+                                   segments[task / 2], task % 2, scratch.data());
     return dqkv;
   };
   std::vector<float> scratch(
