@@ -48,8 +48,9 @@ typedef struct cov_model cov_model;
 // attention, norms and activations between products are fp32 in both.
 typedef enum cov_compute {
   COV_COMPUTE_F32 = 0,
-  // The operands of each product with a weight matrix, forward and backward, are rounded to bf16
-  // (nearest even; subnormal numbers to zero); products are summed in fp32.
+  // The operands of each product with a weight matrix, forward and backward, and of those of
+  // attention's backward pass are rounded to bf16 (nearest even; subnormal numbers to zero);
+  // products are summed in fp32.
   COV_COMPUTE_BF16 = 1
 } cov_compute;
 

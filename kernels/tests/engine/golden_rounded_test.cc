@@ -14,7 +14,7 @@ constexpr double kForwardTolerance = 1e-5;
 constexpr double kGradientTolerance = 2e-3;
 // The fp32 result has to be this far away, so that an operand which is rounded where it should not
 // be, or is not where it should, shows.
-constexpr double kFarther = 8e-3;
+constexpr double kFarther = 5e-3;
 
 struct GoldenRounded {
   Golden task;  // the model of make.py, tokens of its own

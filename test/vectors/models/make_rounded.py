@@ -5,8 +5,8 @@
 The model is that of transformers in fp32 with its linear layers replaced by the definitions in
 kernels/include/covenant/model.h, summed in fp64, so that what is left between these numbers and the
 engine's is the order of fp32 sums, and what an operand does that lies on the edge of a rounding:
-    COV_COMPUTE_BF16: the operands of each product with a weight matrix, forward and backward, are
-        rounded to bf16
+    COV_COMPUTE_BF16: the operands of each product with a weight matrix, forward and backward, and of
+        those of attention's backward pass are rounded to bf16
     COV_WEIGHTS_BF16: every parameter, key and value is rounded to bf16
     COV_WEIGHTS_INT8: matrices are bytes with one scale per output, their inputs bytes with one scale
         per row; keys and values bf16
@@ -37,8 +37,8 @@ TRIES = 400
 noise = 0.0
 
 
-def about(x):
-    return x if noise == 0 else x * (1 + noise * (2 * torch.rand_like(x) - 1))
+def about(x, bits=1):
+    return x if noise == 0 else x * (1 + bits * noise * (2 * torch.rand_like(x) - 1))
 
 
 def bf16(x):
@@ -106,6 +106,44 @@ def replace_linear(model, function):
 eager = modeling_llama.eager_attention_forward
 
 
+def per_query(module, x):
+    return modeling_llama.repeat_kv(x, module.num_key_value_groups)
+
+
+class Bf16Attention(torch.autograd.Function):
+    """Causal attention over (batch, heads, positions, dim); fp32 forward."""
+
+    @staticmethod
+    def forward(ctx, q, k, v, scale):
+        scores = q @ k.mT * scale
+        unseen = torch.ones(scores.shape[-2:], dtype=torch.bool).triu(1)
+        scores = scores.masked_fill(unseen, float("-inf"))
+        out = scores.softmax(-1) @ v
+        ctx.save_for_backward(q, k, v, out, scores.logsumexp(-1, keepdim=True), unseen)
+        ctx.scale = scale
+        return out
+
+    @staticmethod
+    def backward(ctx, dout):
+        q, k, v, out, lse, unseen = ctx.saved_tensors
+        delta = (dout * out).sum(-1, keepdim=True)
+        q, k, v, dout = (bf16(about(x)) for x in (q, k, v, dout))
+        # The exponent's last bit is several of its result.
+        p = about((product(q, k.mT) * ctx.scale - lse).masked_fill(unseen, float("-inf")).exp(), 8)
+        ds = bf16(p * (about(product(dout, v.mT)) - delta) * ctx.scale)
+        return product(ds, k), product(ds.mT, q), product(bf16(p).mT, dout), None
+
+
+def attention_bf16_backward(module, query, key, value, attention_mask, scaling, **kwargs):
+    out = Bf16Attention.apply(query, per_query(module, key), per_query(module, value), scaling)
+    return out.transpose(1, 2).contiguous(), None
+
+
+def compute_bf16(model):
+    replace_linear(model, Bf16Linear.apply)
+    modeling_llama.eager_attention_forward = attention_bf16_backward
+
+
 def attention_of_rounded(module, query, key, value, *args, **kwargs):
     return eager(module, query, bf16(about(key)), bf16(about(value)), *args, **kwargs)
 
@@ -113,7 +151,7 @@ def attention_of_rounded(module, query, key, value, *args, **kwargs):
 def single_passes(m, task):
     """Everything but the steps, whose sums of parameters are beyond what one can choose."""
     model = build(m)
-    replace_linear(model, Bf16Linear.apply)
+    compute_bf16(model)
     params = [p for _, p in parameters_of(model, m["tied"])]
     results = [flat([task.log_probs(model)]),
                *(np.frombuffer(g, "<f4") for g in task.gradients(model, params))]
@@ -133,15 +171,17 @@ def single_passes(m, task):
 def single_passes_adapted(s):
     def run(m, task):
         model = build(m).requires_grad_(False)
-        replace_linear(model, Bf16Linear.apply)
+        compute_bf16(model)
         params, modules = [], dict(model.named_modules())
         for layer, projection, a, b in adapters_of(s):
             (name,) = [n for n in modules if ".layers.%d." % layer in n and n.endswith(projection)]
             params += [a.requires_grad_(), b.requires_grad_()]
             modules[name].forward = lambda x, w=modules[name].weight, a=a, b=b: Bf16Adapted.apply(
                 x, w, a, b, s["alpha"] / s["rank"])
-        return [flat([task.log_probs(model)]),
-                *(np.frombuffer(g, "<f4") for g in task.gradients(model, params))]
+        results = [flat([task.log_probs(model)]),
+                   *(np.frombuffer(g, "<f4") for g in task.gradients(model, params))]
+        modeling_llama.eager_attention_forward = eager
+        return results
     return run
 
 
@@ -172,12 +212,13 @@ HEADER = b"COVLOWP1" + struct.pack("<I2i", 1, *SHAPE)
 
 def make(name, m):
     task, (log_probs, mean, weighted, weights_bf16, weights_int8) = choose(m, single_passes, 2e-7, 2)
-    model = build(m)
-    replace_linear(model, Bf16Linear.apply)
-    params = [p for _, p in parameters_of(model, m["tied"])]
     sections = begin(m, task) + [x.tobytes() for x in (log_probs, mean, weighted)]
+    model = build(m)
+    compute_bf16(model)
+    params = [p for _, p in parameters_of(model, m["tied"])]
     sections += task.train(model, params, decayed=lambda p: p.dim() > 1)
     sections += [weights_bf16.tobytes(), weights_int8.tobytes()]
+    modeling_llama.eager_attention_forward = eager
     write("rounded-" + name, HEADER, sections)
 
 
