@@ -128,6 +128,11 @@ __device__ __forceinline__ Place place_of(const Shape& shape, uint32_t block_byt
           min(kBlock, shape.width - at)};
 }
 
+// Device code cannot ask the host's function, only for what it gave.
+template <bool kInt4>
+constexpr float kLargest =
+    codec::activation_max(kInt4 ? COV_ACTIVATION_INT4 : COV_ACTIVATION_INT8);
+
 template <bool kInt4>
 __global__ void __launch_bounds__(kThreads)
     encode_blocks_kernel(Shape shape, const float* values, uint8_t* body, uint32_t* fault) {
@@ -144,9 +149,7 @@ __global__ void __launch_bounds__(kThreads)
   for (int half = 1; half < static_cast<int>(kLanes); half *= 2)
     largest = max(largest, __shfl_xor_sync(kMask, largest, half));
   if (place.n == 0) return;
-  constexpr float kLargest =
-      codec::activation_max(kInt4 ? COV_ACTIVATION_INT4 : COV_ACTIVATION_INT8);
-  if (!(__uint_as_float(largest) <= kLargest)) {
+  if (!(__uint_as_float(largest) <= kLargest<kInt4>)) {
     atomicMax(fault, 1u);
     return;
   }
