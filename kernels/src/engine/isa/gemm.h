@@ -111,12 +111,15 @@ COV_INLINE void row_block(const Product& p, const LeftBlock& a, int64_t step, in
   }
 }
 
-// Calls body(product of the rows, first row, step, steps) for every block.
+// Calls body(product of the rows, A of them, step, steps) for every block. All blocks have about as
+// many rows: a small last one would read all of B for little work.
 template <typename Body>
 COV_INLINE void for_blocks(const Product& whole, const Body& body) {
   Product p = whole;
-  for (int64_t first = 0; first < whole.m; first += kBlockRows) {
-    p.m = whole.m - first < kBlockRows ? whole.m - first : kBlockRows;
+  const int64_t blocks = (whole.m + kBlockRows - 1) / kBlockRows;
+  for (int64_t block = 0; block < blocks; ++block) {
+    const int64_t first = whole.m * block / blocks;
+    p.m = whole.m * (block + 1) / blocks - first;
     p.init = whole.init == nullptr ? nullptr : whole.init + first * whole.init_row;
     p.c = whole.c + first * whole.c_row;
     for (int64_t step = 0; step < p.steps; step += kBlockSteps)
