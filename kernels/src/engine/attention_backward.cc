@@ -10,16 +10,16 @@ namespace {
 constexpr int64_t kBackwardBlock = 144;  // rows whose probabilities are kept at once
 constexpr int64_t kKeyBlock = 24;        // rows of dK and dV per product
 
-// Scratch of one task, cut from one block.
+// Scratch of one task, cut from one block; with no block it only counts.
 struct Scratch {
   float *keys_t, *values_t, *keys, *probabilities, *dscores, *queries, *douts;
-  int64_t ld;
+  int64_t ld, floats = 0;
 
   Scratch(const AttentionShape& shape, int64_t length, float* base) {
     ld = round32(length);
-    const auto take = [&base](int64_t floats) {
-      float* p = base;
-      base += round32(floats);
+    const auto take = [&](int64_t count) {
+      float* p = base == nullptr ? nullptr : base + floats;
+      floats += round32(count);
       return p;
     };
     keys_t = take(ld * shape.dim);
@@ -81,9 +81,7 @@ void backward_keys(const KernelTable& kernel, const AttentionShape& shape, const
 }  // namespace
 
 int64_t attention_backward_f32_scratch_size(const AttentionShape& shape, int64_t length) {
-  const int64_t ld = round32(length);
-  return 2 * ld * shape.dim + ld * shape.padded_dim() + 2 * kBackwardBlock * ld +
-         2 * kBackwardBlock * shape.padded_dim() + 7 * 32;
+  return Scratch(shape, length, nullptr).floats;
 }
 
 void attention_backward_f32(const AttentionShape& shape, const BackwardRows& rows,

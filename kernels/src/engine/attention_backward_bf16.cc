@@ -125,7 +125,7 @@ void backward_keys(const KernelTable& kernel, const AttentionShape& shape, const
     add(key, std::min(kPanel, first + rows - key), key - first, fresh);
 }
 
-// to (length, dim), row stride `stride`, from its transpose (dim, length), row stride ld.
+// to (length, dim), row stride shape.width(), from its transpose (dim, length), row stride s.ld.
 void turn(const KernelTable& kernel, const AttentionShape& shape, const float* from, int64_t length,
           const Scratch& s, float* to) {
   kernel.pack_transposed(from, shape.dim, length, s.ld, s.turned);

@@ -24,7 +24,7 @@ inline void pack_values(const KernelTable& kernel, const float* v, int64_t count
                       out + c / kPanel * panel_stride);
 }
 
-// One key-value head of one segment inside them.
+// One key-value head of one segment inside the matrices of a backward pass.
 struct KeyHeadView {
   int64_t length;
   const float *keys, *values;  // row stride shape.width()

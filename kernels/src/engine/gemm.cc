@@ -13,6 +13,11 @@ constexpr int64_t kLeastRows = 12;       // of a block: one tile
 constexpr int64_t kGradientRows = 64;    // of dW per task: whole cache lines of a row of dY
 constexpr int64_t kSmallPack = 1 << 17;  // numbers that one thread packs faster than two
 
+// Blocks of about kRowBlock rows that make as many for each thread.
+int64_t even_blocks(int64_t rows, int64_t threads) {
+  return (rows + kRowBlock * threads - 1) / (kRowBlock * threads) * threads;
+}
+
 int64_t panels(int64_t n) { return (n + kPanel - 1) / kPanel; }
 
 // Offset of panel p of a packed matrix.
@@ -70,15 +75,19 @@ void pack(ThreadPool& pool, const float* w, int64_t n, int64_t k, const PackedMa
       n * k > kSmallPack);
 }
 
+void round_row(const float* x, int64_t i, int64_t k, Bf16* rounded) {
+  if (rounded != nullptr)
+    kernels().round_bf16(x + i * k, k, bf16_padded(k), rounded + i * bf16_row(k));
+}
+
 Operand operand(ThreadPool& pool, Compute format, float* x, int64_t m, int64_t k, Bf16* rounded) {
   if (format == Compute::kF32) return {x, nullptr};
-  const KernelTable& kernel = kernels();
   constexpr int64_t kRows = 32;
   pool.run(
       (m + kRows - 1) / kRows,
       [&](int64_t task) {
         for (int64_t i = task * kRows; i < std::min(m, (task + 1) * kRows); ++i)
-          kernel.round_bf16(x + i * k, k, bf16_padded(k), rounded + i * bf16_row(k));
+          round_row(x, i, k, rounded);
       },
       m * k > kSmallPack);
   return {nullptr, rounded};
@@ -86,19 +95,17 @@ Operand operand(ThreadPool& pool, Compute format, float* x, int64_t m, int64_t k
 
 // ---- products ----------------------------------------------------------------------------------
 
-RowBlocks::RowBlocks(const ThreadPool& pool, int64_t row_count) : rows(row_count), count(1) {
-  const int64_t threads = pool.threads();
-  const int64_t rounds = (rows + kRowBlock * threads - 1) / (kRowBlock * threads);
-  count = std::min((rows + kLeastRows - 1) / kLeastRows, rounds * threads);
-}
+RowBlocks::RowBlocks(const ThreadPool& pool, int64_t row_count)
+    : rows(row_count),
+      count(std::min((row_count + kLeastRows - 1) / kLeastRows,
+                     even_blocks(row_count, pool.threads()))) {}
 
 MultiplyTasks::MultiplyTasks(const ThreadPool& pool, Operand x, int64_t m, const PackedMatrix& w,
                              const float* residual, float* out)
     : x_(x), m_(m), w_(w), residual_(residual), out_(out), block_(w.n) {
   const int64_t threads = pool.threads();
   if (threads == 1 || m * w.n * w.k <= kOneThreadProduct) return;
-  const int64_t rounds = (m + kRowBlock * threads - 1) / (kRowBlock * threads);
-  row_blocks_ = m <= kRowBlock ? 1 : std::min(m, rounds * threads);
+  row_blocks_ = m <= kRowBlock ? 1 : std::min(m, even_blocks(m, threads));
   // Few rows are shared out by columns, so that w is read once; up to three use four panels at once.
   const int64_t least = (4 * threads + row_blocks_ - 1) / row_blocks_;
   const int64_t wanted = std::max((w.n + kColumnBlock - 1) / kColumnBlock, least);

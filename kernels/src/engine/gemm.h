@@ -55,6 +55,9 @@ inline int64_t bf16_row(int64_t k) {
 }
 inline int64_t bf16_size(int64_t rows, int64_t k) { return rows * bf16_row(k); }
 
+// Row i of x (m, k) rounded into row i of a bf16 operand, unless that is null.
+void round_row(const float* x, int64_t i, int64_t k, Bf16* rounded);
+
 // x (m, k) as an operand: itself, or rounded into `rounded` (bf16_size(m, k) values).
 Operand operand(ThreadPool& pool, Compute format, float* x, int64_t m, int64_t k, Bf16* rounded);
 
@@ -86,6 +89,13 @@ class MultiplyTasks {
   float* out_;
   int64_t row_blocks_ = 1, block_ = 0, column_blocks_ = 1;
 };
+
+// All of it, shared out over the pool.
+void multiply(ThreadPool& pool, Operand x, int64_t m, const PackedMatrix& w, const float* residual,
+              float* out);
+// Rows [row, row + rows) of it, on the thread that asks.
+void multiply_rows(Operand x, int64_t row, int64_t rows, const PackedMatrix& w,
+                   const float* residual, float* out);
 
 // Packs x (m, k) as a right-hand side whose k are the tokens.
 class PackTokensTasks {
@@ -121,13 +131,7 @@ class GradientTasks {
 };
 int64_t gradient_scratch_size(Compute format, int64_t m, int64_t k, int threads);
 
-// Rows [row, row + rows) of it, on the thread that asks.
-void multiply_rows(Operand x, int64_t row, int64_t rows, const PackedMatrix& w,
-                   const float* residual, float* out);
-
-// All of one.
-void multiply(ThreadPool& pool, Operand x, int64_t m, const PackedMatrix& w, const float* residual,
-              float* out);
+// All of it, packing first.
 void multiply_gradient(ThreadPool& pool, Compute format, Operand dy, Operand x, int64_t m,
                        int64_t n, int64_t k, float* dw, float* scratch);
 

@@ -1,4 +1,4 @@
-// Row-parallel operations; the arithmetic is in isa/rows.h.
+// The loops over rows; the arithmetic is in isa/rows.h.
 #include "engine/rowwise.h"
 
 #include <algorithm>
@@ -16,12 +16,6 @@ Bf16* bf16_row_of(Operand x, int64_t i, int64_t k) {
   Bf16* const row = x.bf16 + i * bf16_row(k);
   std::fill(row + k, row + bf16_padded(k), Bf16{0});
   return row;
-}
-
-// Row i of x as one of a bf16 operand, unless that is null.
-void round_row(const KernelTable& kernel, const float* x, int64_t i, int64_t k, Bf16* rounded) {
-  if (rounded != nullptr)
-    kernel.round_bf16(x + i * k, k, bf16_padded(k), rounded + i * bf16_row(k));
 }
 
 }  // namespace
@@ -65,7 +59,7 @@ void rmsnorm_backward(ThreadPool& pool, const float* x, const float* gain, const
     for (int64_t i = first; i < last; ++i) {
       kernel.rmsnorm_backward(x + i * d, gain, dy + i * d, dres + i * d, r[i], d, dx + i * d,
                               partial);
-      round_row(kernel, dx, i, d, rounded);
+      round_row(dx, i, d, rounded);
     }
   });
   for (int64_t first = 0; dgain != nullptr && first < rows; first += kRowsPerTask)
@@ -89,7 +83,7 @@ void rope_backward(ThreadPool& pool, float* dx, const int32_t* positions, const 
     for (int64_t i = first; i < last; ++i) {
       const int64_t at = positions[i] * (dim / 2);
       kernel.rope_backward(dx + i * width, cosine + at, sine + at, heads, dim);
-      round_row(kernel, dx, i, width, rounded);
+      round_row(dx, i, width, rounded);
     }
   });
 }
@@ -106,8 +100,7 @@ void swiglu(const float* gate_up, int64_t f, Operand h, RowRange range) {
 }
 
 void round_rows(const float* x, int64_t k, Bf16* rounded, RowRange range) {
-  const KernelTable& kernel = kernels();
-  for (int64_t i = range.first; i < range.last; ++i) round_row(kernel, x, i, k, rounded);
+  for (int64_t i = range.first; i < range.last; ++i) round_row(x, i, k, rounded);
 }
 
 void swiglu_backward(ThreadPool& pool, const float* gate_up, const float* dh, int64_t rows,
