@@ -3,23 +3,12 @@
 import { spawnSync } from "node:child_process";
 import path from "node:path";
 import process from "node:process";
-import { fileURLToPath } from "node:url";
+import { buildKernels, has, kernels } from "./cmake.ts";
 
-const source = path.resolve(path.dirname(fileURLToPath(import.meta.url)), "..", "kernels");
-const folder = path.join(source, "build", "arm64");
-const toolchain = path.join(source, "cmake", "aarch64-linux-gnu.cmake");
+const folder = path.join(kernels, "build", "arm64");
 /** What an emulator finishes in seconds. */
 const tests =
   "^(sparse|hash|codec)/|engine/(rng|kernels|bad_input|golden[a-z_]*|bf16)_test|examples/exchange";
-
-const has = (command) => spawnSync(command, ["--version"]).status === 0;
-
-/** Runs quietly; false after showing what it printed when it fails. */
-function quietly(command, args) {
-  const run = spawnSync(command, args, { maxBuffer: 256 << 20 });
-  if (run.status !== 0) process.stderr.write(`${run.stdout}${run.stderr}`);
-  return run.status === 0;
-}
 
 if (!has("aarch64-linux-gnu-g++")) {
   process.stdout.write(
@@ -27,14 +16,16 @@ if (!has("aarch64-linux-gnu-g++")) {
   );
   process.exit(0);
 }
-const options = [
-  ...[`-DCMAKE_TOOLCHAIN_FILE=${toolchain}`, "-DCOVENANT_BUILD_NODE=OFF"],
-  ...["-DCOVENANT_BUILD_CUDA=OFF", ...(has("ninja") ? ["-G", "Ninja"] : [])],
-];
-const built =
-  quietly("cmake", ["-S", source, "-B", folder, ...options]) &&
-  quietly("cmake", ["--build", folder, "--parallel", "2"]);
-if (!built) process.exit(1);
+buildKernels({
+  folder,
+  definitions: {
+    CMAKE_TOOLCHAIN_FILE: path.join(kernels, "cmake", "aarch64-linux-gnu.cmake"),
+    COVENANT_BUILD_NODE: "OFF",
+    COVENANT_BUILD_CUDA: "OFF",
+  },
+  jobs: 2,
+  failure: "The kernels do not compile for aarch64; see above.",
+});
 process.stdout.write("The kernels compile for aarch64.\n");
 if (!["qemu-aarch64", "qemu-aarch64-static"].some(has)) {
   process.stdout.write(

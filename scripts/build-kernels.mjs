@@ -1,6 +1,6 @@
 // Configures and builds kernels/ into kernels/build: the Node-API addon, with --tests what ctest runs, with --bench the
-// benchmark programs. Does nothing when the sources have not changed since the last build. Runs on any Node from 18 on and without any package of ours,
-// because setting up a fresh clone starts here.
+// benchmark programs. Does nothing when the sources have not changed since the last build. Runs on any Node from 18 on
+// and without any package of ours, because setting up a fresh clone starts here.
 import { spawnSync } from "node:child_process";
 import { createHash } from "node:crypto";
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
@@ -12,7 +12,7 @@ import { fileURLToPath } from "node:url";
 const root = path.resolve(path.dirname(fileURLToPath(import.meta.url)), "..");
 const source = path.join(root, "kernels");
 
-const help = `Usage: node scripts/build-kernels.mjs [--tests] [--emulated] [--bench] [--cuda] [--force] [--jobs N]
+const help = `Usage: npm run build:kernels -- [--tests] [--emulated] [--bench] [--cuda] [--force] [--jobs N]
   --tests    also build the tests that ctest runs, and the emulated CUDA library
   --emulated also build the emulated CUDA library, with which the tests in Node.js have devices
   --bench    also build the benchmark programs
@@ -21,9 +21,9 @@ const help = `Usage: node scripts/build-kernels.mjs [--tests] [--emulated] [--be
   --jobs N   compile at most N files at once (default: the number of processors)
 `;
 
-function fail(sentence) {
+function fail(sentence, status = 1) {
   process.stderr.write(`${sentence}\n`);
-  process.exit(1);
+  process.exit(status);
 }
 
 function parseArguments(args) {
@@ -41,12 +41,14 @@ function parseArguments(args) {
     else if (args[at] === "--bench") options.bench = true;
     else if (args[at] === "--cuda") options.cuda = true;
     else if (args[at] === "--force") options.force = true;
-    else if (args[at] === "--jobs" && /^[1-9]\d*$/.test(args[at + 1] ?? ""))
-      options.jobs = Number(args[++at]);
-    else if (args[at] === "--help") {
+    else if (args[at] === "--jobs") {
+      const jobs = args[++at] ?? "";
+      if (!/^[1-9]\d*$/.test(jobs)) fail("--jobs takes a whole number above 0.", 64);
+      options.jobs = Number(jobs);
+    } else if (args[at] === "--help" || args[at] === "-h") {
       process.stdout.write(help);
       process.exit(0);
-    } else fail(`Unknown argument ${args[at]}.\n${help}`);
+    } else fail(`Unknown option '${args[at]}'.\n${help.trimEnd()}`, 64);
   }
   return options;
 }
@@ -190,4 +192,9 @@ function main() {
   writeFileSync(stampFile, JSON.stringify({ ...stamp, ...wanted }));
 }
 
-main();
+try {
+  main();
+} catch (error) {
+  if (error?.syscall === undefined) throw error;
+  fail(`kernels/build cannot be written or the sources cannot be read: ${error.message}.`);
+}

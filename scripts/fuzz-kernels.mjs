@@ -16,12 +16,10 @@ import {
 } from "node:fs";
 import path from "node:path";
 import process from "node:process";
-import { fileURLToPath } from "node:url";
-import { parseArgs } from "node:util";
+import { buildKernels, has, kernels } from "./cmake.ts";
+import { fail, parseOptions, positive, usageStatus } from "./options.ts";
 
-const root = path.resolve(path.dirname(fileURLToPath(import.meta.url)), "..");
-const source = path.join(root, "kernels");
-const build = path.join(source, "build", "fuzz");
+const build = path.join(kernels, "build", "fuzz");
 
 const help = `Usage: npm run fuzz:kernels -- [--seconds N] [--target NAME]… [--jobs N] [--keep-corpus]
   --seconds N      processor time that each target gets (default: 60), however long that takes on a busy machine
@@ -36,39 +34,23 @@ const slowdownMax = 50;
 /** Longer inputs teach little about formats whose structures repeat, and do not belong into a repository. */
 const inputBytesMax = 4096;
 
-function fail(sentence) {
-  process.stderr.write(`${sentence}\n`);
-  process.exit(1);
-}
-
 function buildTargets(names, jobs) {
-  const compiler = ["clang++", "clang++-14"].find(
-    (name) => spawnSync(name, ["--version"]).status === 0,
-  );
+  const compiler = ["clang++", "clang++-14"].find(has);
   if (!compiler) fail("Fuzzing needs clang: on Debian or Ubuntu run apt-get install clang.");
-  const cache = path.join(build, "CMakeCache.txt");
-  const home = `CMAKE_HOME_DIRECTORY:INTERNAL=${source}\n`;
-  if (existsSync(cache) && !readFileSync(cache, "utf8").includes(home)) {
-    rmSync(cache);
-  }
-  const ninja = spawnSync("ninja", ["--version"]).status === 0;
-  const options = [
-    ...[`-DCMAKE_CXX_COMPILER=${compiler}`, "-DCOVENANT_BUILD_FUZZERS=ON"],
-    ...["-DCOVENANT_SANITIZE=address,undefined", "-DCOVENANT_BUILD_NODE=OFF"],
-    ...["-DCOVENANT_BUILD_TESTS=OFF", "-DCOVENANT_BUILD_CUDA=OFF"],
-    ...(ninja ? ["-G", "Ninja"] : []),
-  ];
-  const targets = names.map((name) => `fuzz_${name}`);
-  const steps = [
-    ["-S", source, "-B", build, ...options],
-    ["--build", build, "--parallel", String(jobs), "--target", ...targets],
-  ];
-  for (const args of steps) {
-    const step = spawnSync("cmake", args, { maxBuffer: 256 << 20 });
-    if (step.status === 0) continue;
-    process.stderr.write(`${step.stdout}${step.stderr}`);
-    fail("The fuzz targets could not be built; see above.");
-  }
+  buildKernels({
+    folder: build,
+    definitions: {
+      CMAKE_CXX_COMPILER: compiler,
+      COVENANT_SANITIZE: "address,undefined",
+      COVENANT_BUILD_FUZZERS: "ON",
+      COVENANT_BUILD_NODE: "OFF",
+      COVENANT_BUILD_TESTS: "OFF",
+      COVENANT_BUILD_CUDA: "OFF",
+    },
+    targets: names.map((name) => `fuzz_${name}`),
+    jobs,
+    failure: "The fuzz targets could not be built; see above.",
+  });
 }
 
 const environment = {
@@ -166,7 +148,7 @@ function sizeOf(folder) {
 
 /** Fuzzes one target and prints its row; true when no fault was found in all the time it was to get. */
 async function campaign(name, seconds, keepCorpus) {
-  const kept = path.join(source, "fuzz", "corpus", name);
+  const kept = path.join(kernels, "fuzz", "corpus", name);
   mkdirSync(kept, { recursive: true });
   const result = await fuzz(name, seconds, kept);
   if (result.ok && !keepCorpus) minimise(name, result.work, kept);
@@ -181,26 +163,22 @@ async function campaign(name, seconds, keepCorpus) {
 }
 
 async function main() {
-  const { values: options } = parseArgs({
-    options: {
-      seconds: { type: "string", default: "60" },
-      target: { type: "string", multiple: true },
-      jobs: { type: "string", default: "2" },
+  const text = { type: "string" };
+  const options = parseOptions(
+    {
+      seconds: { ...text, default: "60" },
+      target: { ...text, multiple: true },
+      jobs: { ...text, default: "2" },
       "keep-corpus": { type: "boolean", default: false },
-      help: { type: "boolean", default: false },
     },
-  });
-  if (options.help) {
-    process.stdout.write(help);
-    return;
-  }
-  const [seconds, jobs] = [Number(options.seconds), Number(options.jobs)];
-  if (!Number.isInteger(seconds) || seconds < 1) fail("--seconds takes a whole number.");
-  if (!Number.isInteger(jobs) || jobs < 1) fail("--jobs takes a whole number.");
-  const all = globSync("fuzz/*.cc", { cwd: source }).map((file) => path.basename(file, ".cc"));
+    help,
+  );
+  const seconds = positive("seconds", options.seconds);
+  const jobs = positive("jobs", options.jobs);
+  const all = globSync("fuzz/*.cc", { cwd: kernels }).map((file) => path.basename(file, ".cc"));
   const names = options.target ?? all.sort();
   const unknown = names.find((name) => !all.includes(name));
-  if (unknown) fail(`Unknown target ${unknown}; there are ${all.sort().join(", ")}.`);
+  if (unknown) fail(`Unknown target ${unknown}; there are ${all.sort().join(", ")}.`, usageStatus);
   buildTargets(names, jobs);
   const header = ["target", "processor s", "clock s", "executions", "edges", "features", "corpus"];
   header.push("result");

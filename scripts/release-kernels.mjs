@@ -15,13 +15,12 @@ import {
 import { availableParallelism, tmpdir } from "node:os";
 import path from "node:path";
 import process from "node:process";
-import { fileURLToPath } from "node:url";
-import { parseArgs } from "node:util";
+import { buildKernels, has, kernels } from "./cmake.ts";
+import { fail, parseOptions, usageStatus } from "./options.ts";
+import { root } from "./root.ts";
 
-const root = path.resolve(path.dirname(fileURLToPath(import.meta.url)), "..");
-const source = path.join(root, "kernels");
 const { version, license, description } = JSON.parse(
-  readFileSync(path.join(source, "node", "package.json"), "utf8"),
+  readFileSync(path.join(kernels, "node", "package.json"), "utf8"),
 );
 
 /** Every platform that a package is made for, and what npm is to compare with the machine. */
@@ -44,11 +43,6 @@ const help = `Usage: npm run release:kernels -- --out FOLDER [--platform NAME]â€
 A platform is built on itself; linux-arm64 also on linux-x64, with aarch64-linux-gnu-g++.
 `;
 
-function fail(sentence) {
-  process.stderr.write(`${sentence}\n`);
-  process.exit(1);
-}
-
 function run(command, args, failure, cwd = root) {
   const result = spawnSync(command, args, { cwd, encoding: "utf8", maxBuffer: 64 << 20 });
   if (result.status === 0) return result.stdout;
@@ -62,32 +56,28 @@ function build(platform) {
     const builder = path.join(root, "scripts", "build-kernels.mjs");
     const flags = platforms[platform].cuda ? ["--cuda"] : [];
     run(process.execPath, [builder, ...flags], "The kernels could not be built.");
-    return { folder: path.join(source, "build"), strip: "strip" };
+    return { folder: path.join(kernels, "build"), strip: "strip" };
   }
   if (platform !== "linux-arm64" || host !== "linux-x64") {
     fail(`${platform} cannot be built on ${host}: run this command on such a machine.`);
   }
-  if (spawnSync("aarch64-linux-gnu-g++", ["--version"]).status !== 0) {
+  if (!has("aarch64-linux-gnu-g++")) {
     fail(
       "linux-arm64 needs a cross compiler: on Debian run apt-get install g++-aarch64-linux-gnu.",
     );
   }
-  const folder = path.join(source, "build", "release-linux-arm64");
-  const toolchain = path.join(source, "cmake", "aarch64-linux-gnu.cmake");
-  const options = [`-DCMAKE_TOOLCHAIN_FILE=${toolchain}`, "-DCOVENANT_BUILD_TESTS=OFF"];
-  if (spawnSync("ninja", ["--version"]).status === 0) options.push("-G", "Ninja");
-  run(
-    "cmake",
-    ["-S", source, "-B", folder, ...options, "-DCOVENANT_BUILD_CUDA=OFF"],
-    "The kernels could not be configured for linux-arm64.",
-  );
-  // Without a number, make would compile all files at once.
-  const parallel = ["--parallel", String(availableParallelism())];
-  run(
-    "cmake",
-    ["--build", folder, ...parallel, "--target", "covenant_node"],
-    "The kernels could not be built for linux-arm64.",
-  );
+  const folder = path.join(kernels, "build", "release-linux-arm64");
+  buildKernels({
+    folder,
+    definitions: {
+      CMAKE_TOOLCHAIN_FILE: path.join(kernels, "cmake", "aarch64-linux-gnu.cmake"),
+      COVENANT_BUILD_TESTS: "OFF",
+      COVENANT_BUILD_CUDA: "OFF",
+    },
+    targets: ["covenant_node"],
+    jobs: availableParallelism(),
+    failure: "The kernels could not be built for linux-arm64; see above.",
+  });
   return { folder, strip: "aarch64-linux-gnu-strip" };
 }
 
@@ -151,7 +141,7 @@ function layOutPlatform(platform, folder) {
 /** Lays out @covenant/kernels: JavaScript and types, because Node runs no TypeScript from node_modules. */
 function layOutWrapper(folder) {
   const config = path.join(folder, "tsconfig.json");
-  const from = path.join(source, "node", "src");
+  const from = path.join(kernels, "node", "src");
   writeFileSync(
     config,
     JSON.stringify({
@@ -180,7 +170,7 @@ function layOutWrapper(folder) {
     engines: { node: ">=24" },
     optionalDependencies: Object.fromEntries(automatic.map((name) => [packageOf(name), version])),
   });
-  copyFileSync(path.join(source, "node", "README.md"), path.join(folder, "README.md"));
+  copyFileSync(path.join(kernels, "node", "README.md"), path.join(folder, "README.md"));
   return {};
 }
 
@@ -200,22 +190,25 @@ function pack(out, layOut) {
 }
 
 function main() {
-  const { values: options } = parseArgs({
-    options: {
-      out: { type: "string" },
-      platform: { type: "string", multiple: true, default: [host] },
-      help: { type: "boolean", default: false },
-    },
-  });
-  if (options.help) {
-    process.stdout.write(help);
-    return;
+  const text = { type: "string" };
+  const options = parseOptions(
+    { out: text, platform: { ...text, multiple: true, default: [host] } },
+    help,
+  );
+  if (options.out === undefined) {
+    fail(`Say where the packages go: --out FOLDER.\n${help.trimEnd()}`, usageStatus);
   }
-  if (options.out === undefined) fail(`Say where the packages go: --out FOLDER.\n${help}`);
   const unknown = options.platform.find((name) => !Object.hasOwn(platforms, name));
-  if (unknown) fail(`Unknown platform ${unknown}; there are ${Object.keys(platforms).join(", ")}.`);
+  if (unknown) {
+    const known = Object.keys(platforms).join(", ");
+    fail(`Unknown platform ${unknown}; there are ${known}.`, usageStatus);
+  }
   const out = path.resolve(options.out);
-  mkdirSync(out, { recursive: true });
+  try {
+    mkdirSync(out, { recursive: true });
+  } catch (error) {
+    fail(`The packages cannot be written to ${out}: ${error.message}.`);
+  }
   const packages = [
     pack(out, layOutWrapper),
     ...options.platform.map((name) => pack(out, (folder) => layOutPlatform(name, folder))),

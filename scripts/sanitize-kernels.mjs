@@ -6,11 +6,10 @@ import { existsSync, readFileSync, rmSync } from "node:fs";
 import os from "node:os";
 import path from "node:path";
 import process from "node:process";
-import { fileURLToPath } from "node:url";
-import { parseArgs } from "node:util";
+import { buildKernels, kernels } from "./cmake.ts";
+import { fail, parseOptions, positive, usageStatus } from "./options.ts";
+import { root } from "./root.ts";
 
-const root = path.resolve(path.dirname(fileURLToPath(import.meta.url)), "..");
-const source = path.join(root, "kernels");
 const kinds = ["address,undefined", "thread"];
 
 const help = `Usage: npm run sanitize:kernels -- [--compiler NAME]… [--kind address,undefined|thread]… [--jobs N] [--tests REGEX]
@@ -19,14 +18,6 @@ const help = `Usage: npm run sanitize:kernels -- [--compiler NAME]… [--kind ad
   --jobs N         compile and test N at once
   --tests REGEX    these tests only
 `;
-
-function fail(sentence) {
-  process.stderr.write(`${sentence}\n`);
-  process.exit(1);
-}
-
-const run = (command, args, options = {}) =>
-  spawnSync(command, args, { cwd: root, stdio: "inherit", ...options });
 
 /** What the compiler calls itself, so that two names of one compiler count once; undefined when it is not there. */
 function identity(compiler) {
@@ -41,7 +32,8 @@ function compilersOf(wanted) {
   for (const name of wanted ?? ["g++", "clang++", "clang++-14"]) {
     const is = identity(name);
     if (is !== undefined && !found.has(is)) found.set(is, name);
-    if (is === undefined && wanted) fail(`There is no compiler ${name} on this machine.`);
+    if (is === undefined && wanted)
+      fail(`There is no compiler ${name} on this machine.`, usageStatus);
   }
   if (found.size === 0)
     fail("There is no C++ compiler: on Debian or Ubuntu run apt-get install g++.");
@@ -49,36 +41,27 @@ function compilersOf(wanted) {
 }
 
 function build(compiler, kind, jobs) {
-  const folder = path.join(source, "build", `sanitize-${compiler}-${kind.replace(",", "-")}`);
-  const cache = path.join(folder, "CMakeCache.txt");
-  const home = `CMAKE_HOME_DIRECTORY:INTERNAL=${source}\n`;
-  if (existsSync(cache) && !readFileSync(cache, "utf8").includes(home)) {
-    rmSync(folder, { recursive: true });
-  }
-  const steps = [
-    [
-      ...["-S", source, "-B", folder, `-DCMAKE_CXX_COMPILER=${compiler}`],
-      ...[`-DCOVENANT_SANITIZE=${kind}`, "-DCOVENANT_BUILD_NODE=OFF"],
-      ...(spawnSync("ninja", ["--version"]).status === 0 ? ["-G", "Ninja"] : []),
-    ],
-    ["--build", folder, "--parallel", String(jobs)],
-  ];
-  for (const args of steps) {
-    const step = run("cmake", args, { stdio: ["ignore", "pipe", "pipe"], maxBuffer: 256 << 20 });
-    if (step.status === 0) continue;
-    process.stderr.write(`${step.stdout}${step.stderr}`);
-    fail(`The kernels could not be built by ${compiler} with ${kind}; see above.`);
-  }
+  const folder = path.join(kernels, "build", `sanitize-${compiler}-${kind.replace(",", "-")}`);
+  buildKernels({
+    folder,
+    definitions: {
+      CMAKE_CXX_COMPILER: compiler,
+      COVENANT_SANITIZE: kind,
+      COVENANT_BUILD_NODE: "OFF",
+    },
+    jobs,
+    failure: `The kernels could not be built by ${compiler} with ${kind}; see above.`,
+  });
   return folder;
 }
 
 /** Runs the tests of a build; what came of them, and how many there were. */
-function test(folder, options) {
+function test(folder, jobs, tests) {
   const report = path.join(folder, "tests.xml");
   const args = [
-    ...["--test-dir", folder, "--output-on-failure", "-j", options.jobs],
+    ...["--test-dir", folder, "--output-on-failure", "-j", String(jobs)],
     ...["--output-junit", report, "--no-tests=error"],
-    ...(options.tests ? ["-R", options.tests] : []),
+    ...(tests ? ["-R", tests] : []),
   ];
   rmSync(report, { force: true });
   // Anything suspicious ends the test that did it.
@@ -88,37 +71,36 @@ function test(folder, options) {
     UBSAN_OPTIONS: "print_stacktrace=1:halt_on_error=1",
     TSAN_OPTIONS: "halt_on_error=1:second_deadlock_stack=1",
   };
-  const ok = run("ctest", args, { env }).status === 0;
+  const ok = spawnSync("ctest", args, { cwd: root, env, stdio: "inherit" }).status === 0;
   const count = existsSync(report) ? /\stests="(\d+)"/.exec(readFileSync(report, "utf8")) : null;
   return { ok, count: Number(count?.[1] ?? 0) };
 }
 
 function main() {
-  const { values: options } = parseArgs({
-    options: {
-      compiler: { type: "string", multiple: true },
-      kind: { type: "string", multiple: true },
-      jobs: { type: "string", default: String(os.availableParallelism()) },
-      tests: { type: "string" },
-      help: { type: "boolean", default: false },
+  const text = { type: "string" };
+  const options = parseOptions(
+    {
+      compiler: { ...text, multiple: true },
+      kind: { ...text, multiple: true },
+      jobs: { ...text, default: String(os.availableParallelism()) },
+      tests: text,
     },
-  });
-  if (options.help) {
-    process.stdout.write(help);
-    return;
-  }
+    help,
+  );
+  const jobs = positive("jobs", options.jobs);
   const chosen = options.kind ?? kinds;
   const unknown = chosen.find((kind) => !kinds.includes(kind));
-  if (unknown !== undefined) fail(`Unknown kind ${unknown}; there are ${kinds.join(" and ")}.`);
+  if (unknown !== undefined)
+    fail(`Unknown kind ${unknown}; there are ${kinds.join(" and ")}.`, usageStatus);
   const failed = [];
   const rows = ["| compiler | sanitizers | build s | tests s | tests | result |"];
   rows.push("| --- | --- | --- | --- | --- | --- |");
   for (const compiler of compilersOf(options.compiler)) {
     for (const kind of chosen) {
       const startedAt = Date.now();
-      const folder = build(compiler, kind, Number(options.jobs));
+      const folder = build(compiler, kind, jobs);
       const builtAt = Date.now();
-      const { ok, count } = test(folder, options);
+      const { ok, count } = test(folder, jobs, options.tests);
       const cells = [compiler, kind, seconds(builtAt - startedAt), seconds(Date.now() - builtAt)];
       rows.push(`| ${[...cells, count, ok ? "clean" : "FAULTY"].join(" | ")} |`);
       if (!ok) failed.push(`${compiler} with ${kind}`);

@@ -5,16 +5,17 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import process from "node:process";
-import { parseArgs } from "node:util";
-import { root } from "./root.ts";
+import { parseOptions } from "../options.ts";
+import { root } from "../root.ts";
 
-const { values: options } = parseArgs({
-  options: {
-    quick: { type: "boolean", default: false },
-    check: { type: "boolean", default: false },
-    json: { type: "string" },
-  },
-});
+const help = `Usage: npm run bench -- [--quick] [--json FILE] [--check]
+  --quick      a short form for a look, never a result to quote
+  --json FILE  also write all rows to FILE
+  --check      exit with 1 when a row misses what it must reach
+`;
+
+const flag = { type: "boolean", default: false } as const;
+const options = parseOptions({ quick: flag, check: flag, json: { type: "string" } }, help);
 const { scripts } = JSON.parse(readFileSync(path.join(root, "package.json"), "utf8")) as {
   scripts: Record<string, string>;
 };

@@ -5,9 +5,9 @@ import { copyFileSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import process from "node:process";
-import { parseArgs } from "node:util";
+import { parseOptions } from "../options.ts";
+import { root } from "../root.ts";
 import { commit, machine } from "./machine.ts";
-import { root } from "./root.ts";
 import { judge, parseMeasured } from "./rows.ts";
 import { textTable } from "./table.ts";
 
@@ -36,16 +36,13 @@ function outputOf(name: string, args: readonly string[]): string {
 function main() {
   const text = { type: "string" } as const;
   const flag = { type: "boolean", default: false } as const;
-  const { values: options } = parseArgs({
-    options: {
-      ...{ quick: flag, check: flag, help: flag },
+  const options = parseOptions(
+    {
+      ...{ quick: flag, check: flag },
       ...{ seeds: text, rounds: text, text, json: text, curves: text },
     },
-  });
-  if (options.help) {
-    process.stdout.write(help);
-    return;
-  }
+    help,
+  );
   const startedAt = new Date().toISOString();
   const builder = path.join(root, "scripts", "build-kernels.mjs");
   const built = spawnSync(process.execPath, [builder, "--bench"], { stdio: "inherit" });

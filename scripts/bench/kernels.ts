@@ -5,9 +5,9 @@ import { spawnSync } from "node:child_process";
 import { globSync, mkdirSync, writeFileSync } from "node:fs";
 import path from "node:path";
 import process from "node:process";
-import { parseArgs } from "node:util";
+import { fail, parseOptions, usageStatus } from "../options.ts";
+import { root } from "../root.ts";
 import { commit, machine } from "./machine.ts";
-import { root } from "./root.ts";
 import {
   join,
   judge,
@@ -34,11 +34,6 @@ const programTimeoutMs = 1_800_000;
 
 const build = path.join(root, "kernels", "build");
 const say = (line: string) => process.stderr.write(`${line}\n`);
-
-function fail(sentence: string): never {
-  say(sentence);
-  process.exit(2);
-}
 
 /** Standard output of a program; its complaints go to the terminal. */
 function outputOf(command: string, args: readonly string[]): string {
@@ -77,7 +72,9 @@ function programs(only: readonly string[] | undefined): Program[] {
     .filter((name) => name !== "limits")
     .sort();
   const unknown = only?.filter((name) => !all.includes(name)) ?? [];
-  if (unknown.length > 0) fail(`Unknown: ${unknown.join(", ")}; there are ${all.join(", ")}.`);
+  if (unknown.length > 0) {
+    fail(`There is no program ${unknown.join(", ")}; there are ${all.join(", ")}.`, usageStatus);
+  }
   return all
     .filter((name) => only?.includes(name) ?? true)
     .map((name) => {
@@ -116,20 +113,12 @@ function write(file: string, text: string) {
 }
 
 function main() {
-  const { values: options } = parseArgs({
-    options: {
-      quick: { type: "boolean", default: false },
-      only: { type: "string" },
-      json: { type: "string" },
-      markdown: { type: "string" },
-      check: { type: "boolean", default: false },
-      help: { type: "boolean", default: false },
-    },
-  });
-  if (options.help) {
-    process.stdout.write(help);
-    return;
-  }
+  const text = { type: "string" } as const;
+  const flag = { type: "boolean", default: false } as const;
+  const options = parseOptions(
+    { quick: flag, only: text, json: text, markdown: text, check: flag },
+    help,
+  );
   const startedAt = new Date().toISOString();
   const chosen = programs(options.only?.split(","));
   const builder = path.join(root, "scripts", "build-kernels.mjs");

@@ -2,7 +2,7 @@
 import { spawnSync } from "node:child_process";
 import { readFileSync } from "node:fs";
 import os from "node:os";
-import { root } from "./root.ts";
+import { root } from "../root.ts";
 import type { Measured } from "./rows.ts";
 
 export interface Machine {
