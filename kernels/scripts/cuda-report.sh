@@ -6,11 +6,18 @@
 #   kernels/scripts/cuda-report.sh [ARCHITECTURE, default 90a] [FILE.cu ...]
 set -eu
 
+case ${1:-90a} in
+  [1-9]*) ;;
+  *)
+    echo "Usage: cuda-report.sh [ARCHITECTURE, default 90a] [FILE.cu ...]" >&2
+    exit 64
+    ;;
+esac
 root=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
 architecture=${1:-90a}
 [ $# -eq 0 ] || shift
 nvcc=$(command -v nvcc || command -v /usr/local/cuda/bin/nvcc) || {
-  echo "nvcc is not on PATH and not in /usr/local/cuda." >&2
+  echo "nvcc is not on PATH and not in /usr/local/cuda; install the CUDA toolkit." >&2
   exit 1
 }
 cuobjdump=$(command -v cuobjdump || command -v "$(dirname "$nvcc")/cuobjdump" || true)
@@ -23,7 +30,7 @@ count=PTX
 printf '| kernel | threads | registers | spilled bytes | shared bytes | blocks on an SM | %s instructions |\n' "$count"
 printf '|---|---|---|---|---|---|---|\n'
 for file in "$@"; do
-  [ -e "$file" ] || continue
+  [ -e "$file" ] || { echo "There is no $file." >&2; exit 1; }
   name=$(basename "$file" .cu)
   "$nvcc" -std=c++20 -O3 --fmad=false -I"$root/cuda" -I"$root/include" -I"$root/src" \
     -gencode "arch=compute_$architecture,code=sm_$architecture" -Xptxas -v --keep \

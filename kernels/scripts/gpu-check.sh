@@ -12,6 +12,8 @@ set -eu
 source_dir=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
 output='' build='' jobs='' quick='' dry=''
 
+usage='Usage: gpu-check.sh OUTPUT_FOLDER [--build FOLDER] [--jobs N] [--quick] [--dry-run]'
+
 fail() {
   printf '%s\n' "$1" >&2
   exit 1
@@ -20,16 +22,25 @@ fail() {
 while [ $# -gt 0 ]; do
   case $1 in
     --build) [ $# -ge 2 ] || fail "--build needs a folder."; build=$2; shift ;;
-    --jobs) [ $# -ge 2 ] || fail "--jobs needs a number."; jobs=$2; shift ;;
+    --jobs)
+      case ${2:-} in '' | 0* | *[!0-9]*) fail "--jobs needs a whole number above 0." ;; esac
+      jobs=$2
+      shift
+      ;;
     --quick) quick=--quick ;;
     --dry-run) dry=yes ;;
-    -*) fail "Unknown argument $1." ;;
+    --help | -h)
+      printf '%s\n' "$usage" "Builds, tests and measures the CUDA kernels; --dry-run goes the same way without a GPU."
+      exit 0
+      ;;
+    -*) fail "Unknown option $1.
+$usage" ;;
     *) [ -z "$output" ] || fail "One output folder, please."; output=$1 ;;
   esac
   shift
 done
-[ -n "$output" ] || fail "Usage: gpu-check.sh OUTPUT_FOLDER [--build FOLDER] [--jobs N] [--quick] [--dry-run]"
-mkdir -p "$output"
+[ -n "$output" ] || fail "$usage"
+mkdir -p "$output" && [ -w "$output" ] || fail "The results cannot be written to $output."
 output=$(CDPATH='' cd -- "$output" && pwd)
 build=${build:-$output/build}
 jobs=${jobs:-$(getconf _NPROCESSORS_ONLN)}
