@@ -18,7 +18,7 @@ const plan: { after: RegExp; kill: string[] }[] = [
   { after: /Round 3: /, kill: ["node-agent"] },
   { after: /Round 4: /, kill: ["basilica-scheduler"] },
   { after: /Round 5: /, kill: ["checkpoint-registry", "barbara", "static"] },
-  { after: /Round 6: /, kill: ["claude", "console"] },
+  { after: /Round 6: /, kill: ["grace", "console"] },
   { after: /Round 7: /, kill: ["dorothy", "edsger"] },
   { after: /GRPO step 1: /, kill: ["grail-rl"] },
   { after: /GRPO step 2: /, kill: ["worker-1", "worker-3"] },

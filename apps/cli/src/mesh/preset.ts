@@ -47,7 +47,7 @@ export interface Preset {
 const peers: PeerPlan[] = [
   { name: "ada", role: "honest" },
   { name: "barbara", role: "honest" },
-  { name: "claude", role: "honest" },
+  { name: "grace", role: "honest" },
   { name: "dorothy", role: "honest" },
   { name: "edsger", role: "late" },
   { name: "magpie", role: "copier" },
