@@ -40,7 +40,8 @@ $usage" ;;
   shift
 done
 [ -n "$output" ] || fail "$usage"
-mkdir -p "$output" && [ -w "$output" ] || fail "The results cannot be written to $output."
+mkdir -p "$output" || fail "The results cannot be written to $output."
+[ -w "$output" ] || fail "The results cannot be written to $output."
 output=$(CDPATH='' cd -- "$output" && pwd)
 build=${build:-$output/build}
 jobs=${jobs:-$(getconf _NPROCESSORS_ONLN)}
