@@ -1,4 +1,4 @@
-import { awaitKernel, KernelError } from "./errors.ts";
+import { awaitKernel, KernelError, oneOf } from "./errors.ts";
 import { HostTrainable } from "./host-trainable.ts";
 import type { NativeModel } from "./native.ts";
 import {
@@ -8,20 +8,12 @@ import {
   type ModelShape,
 } from "./types.ts";
 
+/** The addon's bit of each target. */
+const bits = Object.fromEntries(adapterTargets.map((target, at) => [target, 1 << at]));
+
 /** The addon's bits of the targets. */
 function bitsOf(targets: readonly AdapterTarget[]): number {
-  let bits = 0;
-  for (const target of targets) {
-    const at = adapterTargets.indexOf(target);
-    if (at < 0) {
-      throw new KernelError(
-        "COV_KERNELS_INVALID_ARGUMENT",
-        `There is no adapter target ${String(target)}; there are ${adapterTargets.join(", ")}.`,
-      );
-    }
-    bits |= 1 << at;
-  }
-  return bits;
+  return targets.reduce((all, target) => all | oneOf("adapter target", bits, target), 0);
 }
 
 /**

@@ -1,8 +1,8 @@
-import { awaitKernel } from "./errors.ts";
+import { awaitKernel, oneOf } from "./errors.ts";
 import { native } from "./native.ts";
 import type { ActivationOptions } from "./types.ts";
 
-const kinds = { bf16: 0, int8: 1, int4: 2 } as const;
+const kinds = { bf16: 0, int8: 1, int4: 2 };
 
 /**
  * What leads from one version of bf16 weights to the next, exact on bits: little-endian weights as in a checkpoint,
@@ -33,7 +33,7 @@ export function applyDelta(
 }
 
 function nativeShape({ codec, rows, width, threads }: ActivationOptions) {
-  return { kind: kinds[codec], rows, width, threads };
+  return { kind: oneOf("codec", kinds, codec), rows, width, threads };
 }
 
 /**

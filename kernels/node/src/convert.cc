@@ -58,7 +58,8 @@ View<T> view_of(const Napi::Value& value, const char* name, napi_typedarray_type
       return {static_cast<T*>(data), length, value};
     }
   }
-  throw invalid(env, std::string(name) + " must be a " + type_name);
+  const char* article = type_name[0] == 'I' ? " must be an " : " must be a ";
+  throw invalid(env, name + (article + std::string(type_name)));
 }
 
 // True for undefined and null.

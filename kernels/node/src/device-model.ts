@@ -2,7 +2,8 @@ import { Adapter } from "./adapter.ts";
 import { awaitKernel } from "./errors.ts";
 import { type NativeModel, native } from "./native.ts";
 import { tensorTable } from "./tables.ts";
-import { Trainable, type TrainableModel } from "./trainable.ts";
+import { Trainable } from "./trainable.ts";
+import type { TrainableModel } from "./trainable-model.ts";
 import type {
   AdapterOptions,
   DeviceModelOptions,

@@ -79,6 +79,15 @@ export function asKernelError(error: unknown): unknown {
   return isKernelErrorCode(code) ? new KernelError(code, error.message, { cause: error }) : error;
 }
 
+/** What `table` has under a name that a caller gave; the error for any other name lists those that there are. */
+export function oneOf<T>(what: string, table: Readonly<Record<string, T>>, name: string): T {
+  if (Object.hasOwn(table, name)) return table[name] as T;
+  throw new KernelError(
+    "COV_KERNELS_INVALID_ARGUMENT",
+    `There is no ${what} ${String(name)}; there are ${Object.keys(table).join(", ")}.`,
+  );
+}
+
 /** Runs a short call of the addon. */
 export function callKernel<T>(call: () => T): T {
   try {

@@ -1,6 +1,6 @@
 import { awaitKernel, callKernel } from "./errors.ts";
 import { Generator } from "./generator.ts";
-import { buffers, Trainable } from "./trainable.ts";
+import { numberOf, Trainable } from "./trainable.ts";
 import type { BufferName, GeneratorOptions } from "./types.ts";
 
 /** What computes on the CPU: its buffers can be looked at and written in place. */
@@ -43,7 +43,7 @@ export abstract class HostTrainable extends Trainable {
   #view(buffer: BufferName): Float32Array {
     const known = this.#views.get(buffer);
     if (known) return known;
-    const view = callKernel(() => this.native.view(buffers[buffer]));
+    const view = callKernel(() => this.native.view(numberOf(buffer)));
     this.#views.set(buffer, view);
     return view;
   }

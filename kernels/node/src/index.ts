@@ -17,6 +17,6 @@ export {
   stateRoot,
 } from "./sparse.ts";
 export { initialParameters, machine, tensorTable, tensorTableRoot } from "./tables.ts";
-export type { TrainableModel } from "./trainable.ts";
+export type { TrainableModel } from "./trainable-model.ts";
 export type * from "./types.ts";
 export { adapterTargets } from "./types.ts";

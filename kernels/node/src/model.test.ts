@@ -214,6 +214,10 @@ test("bad arguments are refused before they reach the engine", () =>
     );
     const text = "shape" as unknown as typeof tinyShape;
     await assert.rejects(Model.create(text), invalid);
+    await assert.rejects(model.read("weights" as "parameters"), {
+      code: "COV_KERNELS_INVALID_ARGUMENT",
+      message: "There is no buffer weights; there are parameters, gradients, firstMoment, secondMoment.",
+    });
   }));
 
 test("closing is safe at any time", async () => {

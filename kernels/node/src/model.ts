@@ -3,7 +3,7 @@ import { awaitKernel } from "./errors.ts";
 import { HostTrainable } from "./host-trainable.ts";
 import { type NativeModel, native } from "./native.ts";
 import { tensorTable } from "./tables.ts";
-import type { TrainableModel } from "./trainable.ts";
+import type { TrainableModel } from "./trainable-model.ts";
 import type { AdapterOptions, ModelOptions, ModelShape, TensorInfo } from "./types.ts";
 
 /**

@@ -101,7 +101,7 @@ interface NativeDeviceOptions {
 }
 
 /** One of a model's buffers: 0 parameters, 1 gradients, 2 first moment, 3 second moment. */
-type NativeBuffer = 0 | 1 | 2 | 3;
+export type NativeBuffer = 0 | 1 | 2 | 3;
 
 /** The class Model of the addon: a model on the CPU or on devices, or adapters of one. */
 export interface NativeModel {

@@ -1,12 +1,12 @@
-import { awaitKernel, callKernel } from "./errors.ts";
+import { awaitKernel, callKernel, oneOf } from "./errors.ts";
 import { type NativeFormat, native } from "./native.ts";
 import type { AggregateOptions, CompressOptions, SparseFormat, TensorInfo } from "./types.ts";
 
-const bitsOfMode: Record<string, number> = { "2bit": 2, "1bit": 1 };
+const bitsOfMode = { "2bit": 2, "1bit": 1 };
 
 /** A format as the addon takes it. */
 export function nativeFormat(format: SparseFormat): NativeFormat {
-  return { keepPerChunk: format.keepPerChunk, mode: bitsOfMode[format.mode] ?? 0 };
+  return { keepPerChunk: format.keepPerChunk, mode: oneOf("mode", bitsOfMode, format.mode) };
 }
 
 /** Exact size of every update body for a table, and the most values it can hold. */

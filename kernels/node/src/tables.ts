@@ -20,7 +20,7 @@ export function initialParameters(shape: ModelShape, seed: bigint): Float32Array
   return callKernel(() => native().initialParameters(shape, seed));
 }
 
-/** The code path chosen for this processor ("avx512", "avx2", "portable") and the threads a model gets by default. */
+/** The code path chosen for this processor ("amx", "avx512bf16", "avx512", "avx2" or "portable") and the threads a model gets by default. */
 export function machine(): { cpuPath: string; defaultThreads: number } {
   return callKernel(() => native().machine());
 }

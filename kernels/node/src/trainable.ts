@@ -1,10 +1,8 @@
-import type { Adapter } from "./adapter.ts";
 import { cancellation, throwIfAborted } from "./cancellation.ts";
-import { awaitKernel, callKernel, KernelError } from "./errors.ts";
+import { awaitKernel, callKernel, KernelError, oneOf } from "./errors.ts";
 import * as generation from "./generation.ts";
-import type { NativeModel } from "./native.ts";
+import type { NativeBuffer, NativeModel } from "./native.ts";
 import type {
-  AdapterOptions,
   Batch,
   BufferName,
   BufferRange,
@@ -14,16 +12,21 @@ import type {
   GenerateRequest,
   GenerateResult,
   JobOptions,
-  ModelShape,
   OptimizerOptions,
   ReplayOptions,
   ReplayRequest,
   ReplayResult,
-  TensorInfo,
 } from "./types.ts";
 
-/** The buffers in the addon's numbering. */
-export const buffers = { parameters: 0, gradients: 1, firstMoment: 2, secondMoment: 3 } as const;
+const buffers: Record<BufferName, NativeBuffer> = {
+  parameters: 0,
+  gradients: 1,
+  firstMoment: 2,
+  secondMoment: 3,
+};
+
+/** A buffer in the addon's numbering. */
+export const numberOf = (buffer: BufferName) => oneOf("buffer", buffers, buffer);
 
 /** Floats of zeros that are written at once. */
 const zerosMax = 1 << 20;
@@ -46,7 +49,7 @@ export abstract class Trainable {
     return awaitKernel(async () => {
       const rest = Math.max(0, this.native.length() - offset);
       const values = new Float32Array(checkedCount(count ?? rest, rest));
-      await this.native.read(buffers[buffer], offset, values);
+      await this.native.read(numberOf(buffer), offset, values);
       return values;
     });
   }
@@ -57,7 +60,7 @@ export abstract class Trainable {
     values: Float32Array,
     { offset = 0 }: { offset?: number } = {},
   ): Promise<void> {
-    return awaitKernel(() => this.native.write(buffers[buffer], offset, values));
+    return awaitKernel(() => this.native.write(numberOf(buffer), offset, values));
   }
 
   /** Sets the gradients to zero. */
@@ -117,7 +120,10 @@ export abstract class Trainable {
     return awaitKernel(() => this.native.optimizerStep(options));
   }
 
-  /** Forward, mean negative log-likelihood over scored positions (nats), backward and step as one job; aborting it helps until it begins. */
+  /**
+   * Forward, mean negative log-likelihood over scored positions (nats), backward and step as one job; aborting it helps
+   * until it begins.
+   */
   trainStep(
     batch: Batch,
     optimizer: OptimizerOptions,
@@ -157,19 +163,4 @@ function checkedCount(count: number, rest: number): number {
     "COV_KERNELS_OUT_OF_RANGE",
     `${count} floats cannot be read where the buffer has ${rest} left.`,
   );
-}
-
-/** A whole model, on the CPU or on CUDA devices: who trains with this takes either. */
-export interface TrainableModel extends Pick<Trainable, keyof Trainable> {
-  readonly shape: ModelShape;
-  readonly tensors: readonly TensorInfo[];
-  /** Low-rank adapters over this model, which stays frozen under their calls. A model may have several. */
-  createAdapter(options: AdapterOptions): Promise<Adapter>;
-  /** Bytes the model holds, of all its devices together, and the most it held, as of the end of the last call. */
-  readonly memory: { bytes: number; peakBytes: number };
-  /**
-   * Gives the model up: the call under way is finished or cancelled, waiting ones reject with COV_KERNELS_CLOSED, as do
-   * all later ones. Safe to call at any time and more than once.
-   */
-  close(): void;
 }

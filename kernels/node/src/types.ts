@@ -99,9 +99,13 @@ export interface SamplingOptions {
   samplingSeed: Uint8Array;
 }
 
+/** A prompt to complete. */
 export interface GenerateRequest extends SamplingOptions {
+  /** At least one token; copied. */
   prompt: Int32Array;
+  /** At least 1; with the prompt at most `maxPositions` of the shape. */
   maxNewTokens: number;
+  /** Each ends the completion and is its last token; 64 at most. */
   stopTokens: readonly number[];
 }
 
@@ -121,6 +125,7 @@ export interface TokenEvent {
  */
 export type WeightType = "f32" | "bf16" | "int8";
 
+/** How a list of requests is completed. */
 export interface GenerateOptions {
   /** Default f32. */
   weights?: WeightType;
@@ -128,19 +133,21 @@ export interface GenerateOptions {
   onToken?: (event: TokenEvent) => void;
   /** Aborting rejects with COV_KERNELS_CANCELLED at the next token. */
   signal?: AbortSignal;
+  /** Default: none are made. */
   fingerprint?: FingerprintOptions;
-  /** Most probable tokens to report per position, 0 to 256. */
+  /** Most probable tokens to report per position, 0 to 256. Default 0. */
   topLogProbs?: number;
-  /** Sequences decoded at once; 0 leaves it to the engine. */
+  /** Sequences decoded at once; 0, the default, leaves it to the engine. */
   maxBatch?: number;
 }
 
+/** A completion. */
 export interface GenerateResult {
   /** Includes the stop token. */
   tokens: Int32Array;
   /** Before temperature, top-k and top-p. */
   logProbs: Float32Array;
-  /** tokens × dims. */
+  /** tokens × dims, where the options ask for them. */
   fingerprints?: Int8Array;
   finishReason: "stop" | "length";
   /** tokens × topLogProbs, descending. */
@@ -177,6 +184,7 @@ export interface GeneratorState {
 
 /** Options of one request to a generator. */
 export interface GeneratorCallOptions {
+  /** Called for each token, in order, before the promise settles; `index` is its position in the completion. */
   onToken?: (event: { index: number; token: number; logProb: number }) => void;
   signal?: AbortSignal;
   fingerprint?: FingerprintOptions;
@@ -184,6 +192,7 @@ export interface GeneratorCallOptions {
   topLogProbs?: number;
 }
 
+/** What a replay computes besides the draws, and with which weights. */
 export interface ReplayOptions {
   fingerprint?: FingerprintOptions;
   signal?: AbortSignal;
@@ -191,11 +200,13 @@ export interface ReplayOptions {
   weights?: WeightType;
 }
 
+/** A claimed completion, and what it is said to have been drawn with. */
 export interface ReplayRequest extends SamplingOptions {
   prompt: Int32Array;
   completion: Int32Array;
 }
 
+/** What a replay finds; one value for each token of the completion. */
 export interface ReplayResult {
   /** The token that the bound sampler draws at each position. */
   drawn: Int32Array;
@@ -207,6 +218,7 @@ export interface ReplayResult {
   fingerprints?: Int8Array;
 }
 
+/** What a forward pass keeps and reports. */
 export interface ForwardOptions {
   /** Keep what backward needs. */
   keepActivations?: boolean;
@@ -225,6 +237,7 @@ export interface ForwardResult {
   topLogProbs?: Float32Array;
 }
 
+/** What a model on the CPU starts from, and what it may use. */
 export interface ModelOptions {
   /** Initial values, copied; zeros without them. */
   parameters?: Float32Array;
@@ -248,6 +261,7 @@ export interface BufferRange {
   count?: number;
 }
 
+/** What a model on CUDA devices starts from, where it lies, and how it computes. */
 export interface DeviceModelOptions {
   /** Different indices of `devices()`; default: the first. */
   devices?: readonly number[];
@@ -283,6 +297,7 @@ export interface SparseFormat {
   mode: "2bit" | "1bit";
 }
 
+/** What `compress` reads and updates. */
 export interface CompressOptions extends SparseFormat {
   /** θ, the shared parameters at the start of the round. */
   base: Float32Array;
@@ -297,6 +312,7 @@ export interface CompressOptions extends SparseFormat {
   threads?: number;
 }
 
+/** The updates of a round, and how they are merged. */
 export interface AggregateOptions extends SparseFormat {
   updates: readonly Uint8Array[];
   /** One per update, ≥ 0; an update of weight 0 is checked and otherwise ignored. */
