@@ -216,7 +216,8 @@ test("bad arguments are refused before they reach the engine", () =>
     await assert.rejects(Model.create(text), invalid);
     await assert.rejects(model.read("weights" as "parameters"), {
       code: "COV_KERNELS_INVALID_ARGUMENT",
-      message: "There is no buffer weights; there are parameters, gradients, firstMoment, secondMoment.",
+      message:
+        "There is no buffer weights; there are parameters, gradients, firstMoment, secondMoment.",
     });
   }));
 
