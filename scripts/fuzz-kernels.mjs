@@ -124,12 +124,12 @@ async function fuzz(name, seconds, kept) {
   };
 }
 
-/** The smallest set of inputs that covers what old and new ones cover together, in place of the old. */
+/** A small set of inputs that covers what old and new ones cover together, in place of the old. */
 function minimise(name, work, kept) {
   const fresh = path.join(build, "minimised", name);
   rmSync(fresh, { recursive: true, force: true });
   mkdirSync(fresh, { recursive: true });
-  const args = ["-merge=1", `-max_len=${inputBytesMax}`, fresh, kept, work];
+  const args = ["-set_cover_merge=1", `-max_len=${inputBytesMax}`, fresh, kept, work];
   const run = spawnSync(path.join(build, `fuzz_${name}`), args, {
     encoding: "utf8",
     env: environment,
