@@ -240,5 +240,5 @@ int main() {
   test_pack_panel();
   test_exp();
   for (const int64_t n : {1, 2, 7, 15, 16, 17, 31, 32, 48, 100, 257, 600}) test_rows(n);
-  TEST_MAIN_END("kernels_test");
+  TEST_MAIN_END("engine/kernels");
 }

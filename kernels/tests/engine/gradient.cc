@@ -272,5 +272,5 @@ int main() {
   tied.tie_word_embeddings = 1;
   tied.kv_head_count = 1;
   test_model(tied, 5);
-  TEST_MAIN_END("gradient_test");
+  TEST_MAIN_END("engine/gradient");
 }

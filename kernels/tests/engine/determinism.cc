@@ -162,5 +162,5 @@ int main() {
     test_fifty_steps(compute);
   }
   test_restore();
-  TEST_MAIN_END("determinism_test");
+  TEST_MAIN_END("engine/determinism");
 }

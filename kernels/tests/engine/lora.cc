@@ -411,5 +411,5 @@ int main() {
   test_train_step();
   test_several();
   test_bad_input();
-  TEST_MAIN_END("lora_test");
+  TEST_MAIN_END("engine/lora");
 }

@@ -136,7 +136,7 @@ void test_merge(const Golden& g, const GoldenLora& l) {
   compare_tensors(g, a.model.buffer(COV_PARAMETERS), l.merged, kMergedTolerance);
 }
 
-// Tokens are chosen as in golden_rounded_test.cc, and tolerances have the same reasons.
+// Tokens are chosen as in golden_rounded.cc, and tolerances have the same reasons.
 void test_bf16(const std::string& name, const char* model, const GoldenLora& l) {
   Reader reader(("rounded-" + name).c_str(), "COVLOWP1", 1);
   const Golden g = read_task(reader, model);
@@ -183,5 +183,5 @@ int main() {
     }
     cov_set_cpu_path(nullptr);
   }
-  TEST_MAIN_END("golden_lora_test");
+  TEST_MAIN_END("engine/golden_lora");
 }

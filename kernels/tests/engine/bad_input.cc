@@ -266,5 +266,5 @@ int main() {
   test_memory_limit();
   test_non_finite();
   test_generation_requests();
-  TEST_MAIN_END("bad_input_test");
+  TEST_MAIN_END("engine/bad_input");
 }

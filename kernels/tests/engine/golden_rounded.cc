@@ -145,5 +145,5 @@ int main() {
     }
     cov_set_cpu_path(nullptr);
   }
-  TEST_MAIN_END("golden_rounded_test");
+  TEST_MAIN_END("engine/golden_rounded");
 }

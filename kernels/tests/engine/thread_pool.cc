@@ -140,5 +140,5 @@ int main() {
   other.join();
   CHECK(sum.load() == 200 * 190);
   CHECK(covenant::default_thread_count() >= 1);
-  TEST_MAIN_END("thread_pool_test");
+  TEST_MAIN_END("engine/thread_pool");
 }

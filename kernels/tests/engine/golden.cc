@@ -86,5 +86,5 @@ int main() {
     }
     cov_set_cpu_path(nullptr);
   }
-  TEST_MAIN_END("golden_test");
+  TEST_MAIN_END("engine/golden");
 }

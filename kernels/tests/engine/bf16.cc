@@ -287,5 +287,5 @@ int main() {
   test_linear(1, 1, 1);
   test_linear(300, 70, 45);
   test_linear(97, 300, 131);
-  TEST_MAIN_END("bf16_test");
+  TEST_MAIN_END("engine/bf16");
 }

@@ -298,5 +298,5 @@ int main() {
   test_stop_and_greedy();
   test_cancel();
   test_distribution();
-  TEST_MAIN_END("generate_test");
+  TEST_MAIN_END("engine/generate");
 }

@@ -130,5 +130,5 @@ int main() {
   test_seeded();
   test_initial_parameters();
   test_shape_errors();
-  TEST_MAIN_END("rng_test");
+  TEST_MAIN_END("engine/rng");
 }

@@ -1,6 +1,6 @@
 // Operations against double precision on every CPU path: SwiGLU, sums, softmax backward, logits,
 // sampling weights, AdamW with clipping, fingerprints. Products, norms, softmax and rotary positions
-// are in kernels_test, attention and all backwards in gradient_test, generation in generate/kernels.
+// are in kernels.cc, attention and all backwards in gradient.cc, generation in ../generate/kernels.cc.
 #include <algorithm>
 #include <cmath>
 #include <numeric>
@@ -162,5 +162,5 @@ int main() {
     fingerprints();
   }
   CHECK_OK(cov_set_cpu_path(nullptr));
-  TEST_MAIN_END("operations_test");
+  TEST_MAIN_END("engine/operations");
 }

@@ -143,5 +143,5 @@ int main() {
   // A second or third row of tiles that is not configured would be a fault: the model tells.
   tiles.zero(2);
   CHECK(tiles.faults == 1);
-  TEST_MAIN_END("amx_test");
+  TEST_MAIN_END("engine/amx");
 }

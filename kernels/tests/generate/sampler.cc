@@ -134,5 +134,5 @@ void print_speed() {
 int main() {
   test_against_sort();
   print_speed();
-  TEST_MAIN_END("sampler_test");
+  TEST_MAIN_END("generate/sampler");
 }
