@@ -2,6 +2,10 @@
 // learned), forward and backward. Tier A: the same bits on every machine and for every thread count
 // (IEEE fp32 in a fixed order, fp64 where said).
 //
+// Errors: COV_INVALID_ARGUMENT for shapes and lengths that can never be valid, COV_OUT_OF_RANGE for
+// a token beyond the table, COV_MALFORMED, COV_NON_FINITE, COV_OUT_OF_MEMORY. Nothing is kept between
+// calls, which may run at the same time. threads 0: cov_default_threads.
+//
 // ---- Quantising ----------------------------------------------------------------------------
 //
 // payload: "CVA1" · u8 kind · 3 zero bytes · u32 rows · u32 width, little-endian, then row by row:
@@ -23,13 +27,15 @@
 //
 // basis A (width x rank, row-major) with orthonormal columns; optional table E (vocab x width):
 //   encode  z = (x - E[token])·A        decode  y = E[token] + z·A^T
+// x, y and their gradients are rows x width, z and its gradient rows x rank, all row-major; tokens
+// has one for each row.
 // Sender and receiver may have different tables. With a fixed A this is the codec of subspace
 // networks: lossless when x - E[token] lies in the span of A. With a learned A both ends add up
 //   receiver: dz = dy·A, dA += dy^T·z, dE[token] += dy
 //   sender:   dx = dz·A^T, dA += (x - E[token])^T·dz, dE[token] -= dx
 // each sum one chain of fused multiply-adds in the order of the index that is summed over (rows
-// ascending), begun from what is added to. cov_projection_step moves A along the Stiefel manifold. z goes over the wire as it is or by a
-// quantising codec.
+// ascending), begun from what is added to. cov_projection_step moves A along the Stiefel manifold. z
+// goes over the wire as it is or by a quantising codec.
 #ifndef COVENANT_ACTIVATION_H
 #define COVENANT_ACTIVATION_H
 
@@ -54,8 +60,8 @@ typedef enum cov_activation_kind {
 // Exact size of a payload.
 cov_status cov_activation_size(int32_t kind, int32_t rows, int32_t width, uint64_t* bytes);
 
-// COV_NON_FINITE when a value is NaN, infinite or too large for the codec; else the payload decodes.
-// threads 0: cov_default_threads.
+// values: rows x width. COV_NON_FINITE when one is NaN, infinite or too large for the codec; else
+// the payload decodes.
 cov_status cov_activation_encode(int32_t kind, const float* values, int32_t rows, int32_t width,
                                  int32_t threads, uint8_t* payload, uint64_t payload_bytes);
 
@@ -87,12 +93,12 @@ cov_status cov_projection_encode_backward(const cov_projection* projection, cons
                                           int32_t threads, float* d_x, float* d_basis,
                                           float* d_table);
 
-// A random basis with orthonormal columns, the same on every machine for a seed.
+// A random basis (width x rank) with orthonormal columns, the same on every machine for a seed.
 cov_status cov_projection_random_basis(uint64_t seed, int32_t width, int32_t rank, float* basis);
 
 // One step on the Stiefel manifold: R = g - A·sym(A^T·g), momentum <- decay·momentum + R,
-// A <- Q of the QR decomposition (positive diagonal) of A - rate·momentum; fp64 inside.
-// COV_NON_FINITE leaves all as it was.
+// A <- Q of the QR decomposition (positive diagonal) of A - rate·momentum; fp64 inside. basis A,
+// gradient g and momentum are width x rank. COV_NON_FINITE leaves all as it was.
 cov_status cov_projection_step(float* basis, const float* gradient, float* momentum, int32_t width,
                                int32_t rank, float rate, float decay);
 

@@ -1,6 +1,10 @@
 // covenant.delta.v1: from one version of bf16 weights to the next, exact on bits (signed zeros and
 // NaN included). Tier A: the same bytes on every machine, CPU path and thread count.
 //
+// Errors: COV_INVALID_ARGUMENT for more than COV_DELTA_WEIGHTS_MAX weights or a chunk beyond them, a
+// cov_delta_code for bytes that are refused, COV_OUT_OF_MEMORY. Nothing is kept between calls, which
+// may run at the same time. threads 0: cov_default_threads.
+//
 // Integers are little-endian. Weights are one flat array of `weight_count` bf16 bit patterns, cut
 // into chunks of COV_DELTA_CHUNK consecutive weights, the last one shorter:
 //
@@ -64,11 +68,12 @@ typedef struct cov_delta_info {
   uint8_t result_root[COV_HASH_BYTES];
 } cov_delta_info;
 
-// Root of weights, as base_root and result_root. threads 0: cov_default_threads.
+// Root of `count` weights, as base_root and result_root.
 cov_status cov_delta_root(const uint16_t* weights, uint64_t count, int32_t threads,
                           uint8_t root[COV_HASH_BYTES]);
 
-// `delta` is allocated (cov_bytes_free). Never more than 2 bytes a weight and the header.
+// base and next: `count` weights each. `delta` is allocated (cov_bytes_free), never more than 2 bytes a
+// weight and the header.
 cov_status cov_delta_encode(const uint16_t* base, const uint16_t* next, uint64_t count,
                             int32_t threads, cov_bytes* delta);
 

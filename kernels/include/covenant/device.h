@@ -5,6 +5,9 @@
 // Without it, without a driver or without a GPU there are 0 devices, and cov_device_report says why.
 //
 // Tier A where the CPU call is tier A: a twin gives the bits that the CPU gives.
+//
+// Errors: those of the CPU calls, COV_UNSUPPORTED where CUDA is not available, COV_MEMORY_LIMIT and
+// COV_OUT_OF_MEMORY for the device's memory, COV_INTERNAL with CUDA's words when the device fails.
 #ifndef COVENANT_DEVICE_H
 #define COVENANT_DEVICE_H
 

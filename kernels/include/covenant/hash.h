@@ -1,4 +1,7 @@
 // SHA-256, and the Merkle root of a model's state. Tier A: the same bits on every machine.
+//
+// Errors: COV_INVALID_ARGUMENT (a tensor that ends beyond the buffer, or has neither one nor two
+// dimensions), COV_OUT_OF_MEMORY. Nothing is kept between calls, which may run at the same time.
 #ifndef COVENANT_HASH_H
 #define COVENANT_HASH_H
 

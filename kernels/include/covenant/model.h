@@ -31,8 +31,8 @@ extern "C" {
 // ---- CPU path ------------------------------------------------------------------------------
 
 // Names: "amx", "avx512bf16", "avx512", "avx2", "portable". The fastest supported path is chosen on
-// first use; the environment variable COVENANT_CPU_PATH forces one. An unsupported or unknown name in the
-// environment is ignored in favour of the best path; in this call it is COV_UNSUPPORTED.
+// first use; the environment variable COVENANT_CPU_PATH forces one. An unsupported or unknown name in
+// the environment is ignored in favour of the best path; in this call it is COV_UNSUPPORTED.
 // Process-wide; must not run at the same time as a model call. NULL or "" goes back to the best.
 cov_status cov_set_cpu_path(const char* name);
 const char* cov_cpu_path(void);
@@ -114,8 +114,9 @@ typedef struct cov_forward_options {
   float temperature;         // log-probs are of softmax(z / temperature); 0 means 1
 } cov_forward_options;
 
-// Any pointer may be NULL. Sizes: log_probs, entropy: positions; top_*: positions * top_count,
-// descending, equal log-probs by ascending id. Positions not scored get 0, 0, -1 and 0.
+// Any pointer may be NULL. Sizes: log_probs (natural logarithms), entropy: positions; top_*:
+// positions * top_count, descending, equal log-probs by ascending id. Positions not scored get 0, 0,
+// -1 and 0.
 typedef struct cov_forward_output {
   float* log_probs;
   float* entropy;  // nats, of the distribution at `temperature`
@@ -147,9 +148,9 @@ typedef struct cov_adamw_options {
 cov_status cov_model_optimizer_step(cov_model* model, const cov_adamw_options* options,
                                     float* gradient_norm);
 
-// Forward, mean NLL over scored positions, backward, step. Gradients already accumulated take
-// part; an error on the way clears them. No scored position is COV_INVALID_ARGUMENT. Needs memory
-// for a few sequences only.
+// Forward, mean negative log-likelihood over scored positions (*loss, in nats), backward, step.
+// Gradients already accumulated take part; an error on the way clears them. No scored position is
+// COV_INVALID_ARGUMENT. Needs memory for a few sequences only. loss and gradient_norm may be NULL.
 cov_status cov_model_train_step(cov_model* model, const cov_batch* batch,
                                 const cov_adamw_options* options, double* loss,
                                 float* gradient_norm);

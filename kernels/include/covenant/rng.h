@@ -1,5 +1,6 @@
 // Counter-based random numbers (Philox4x32-10, Salmon et al. 2011), equal in TypeScript, C++ and
-// CUDA. Tier A: the same bits on every machine.
+// CUDA. Tier A: the same bits on every machine. Nothing here can fail, and nothing is kept between
+// calls.
 #ifndef COVENANT_RNG_H
 #define COVENANT_RNG_H
 

@@ -3,6 +3,10 @@
 // Tier A: every call here has the same bits on every machine, CPU path and thread count. All
 // arithmetic is integer or IEEE round-to-nearest (fp32, and fp64 where said) in a fixed order.
 //
+// Errors: COV_INVALID_ARGUMENT for tables, formats and lengths that can never be valid, a
+// cov_sparse_code for bytes that are refused and for values that cannot be encoded,
+// COV_OUT_OF_MEMORY. Nothing is kept between calls, which may run at the same time.
+//
 // ---- The body of an update -----------------------------------------------------------------
 //
 // Integers are little-endian; bits fill a byte from the least significant one; each bit field below
@@ -117,9 +121,9 @@ typedef struct cov_sparse_source {
   float error_decay;      // beta, in [0, 1]
 } cov_sparse_source;
 
-// One pass over the parameters. threads 0: cov_default_threads. body must have cov_sparse_size bytes. COV_SPARSE_NON_FINITE and
-// COV_SPARSE_MAGNITUDE_TOO_LARGE name the tensor and leave error_feedback partly updated: reload it
-// from saved state.
+// One pass over the parameters. threads 0: cov_default_threads. body must have cov_sparse_size
+// bytes. COV_SPARSE_NON_FINITE and COV_SPARSE_MAGNITUDE_TOO_LARGE name the tensor and leave
+// error_feedback partly updated: reload it from saved state.
 cov_status cov_sparse_compress(const cov_sparse_source* source, const cov_tensor_info* tensors,
                                int32_t tensor_count, cov_sparse_format format, int32_t threads,
                                uint8_t* body, uint64_t body_bytes);
@@ -203,12 +207,12 @@ cov_status cov_sparse_unpack(const uint8_t* packed, uint64_t packed_bytes,
 typedef enum cov_merge_rule { COV_MERGE_CONTRIBUTORS = 0, COV_MERGE_ALL = 1 } cov_merge_rule;
 
 typedef struct cov_merge_input {
-  const uint8_t* const* bodies;
+  const uint8_t* const* bodies;  // `count` of each
   const uint64_t* body_bytes;
   const float* weights;  // finite, >= 0, not all zero
   int32_t count;         // 1..COV_SPARSE_PEERS_MAX
   int32_t rule;          // cov_merge_rule
-  int32_t clip_to_median_norm;
+  int32_t clip_to_median_norm;  // 1: clip as above
 } cov_merge_input;
 
 // Validates every body first (the message names the position of a refused one), then merges.

@@ -1,4 +1,7 @@
-// Shape of a LLaMA-style decoder and the layout of its parameters in one flat fp32 buffer.
+// Shape of a LLaMA-style decoder and the layout of its parameters in one flat fp32 buffer. Tier A:
+// the same bits on every machine.
+//
+// Errors: COV_INVALID_ARGUMENT, for a shape that cannot be and for a buffer of another size.
 #ifndef COVENANT_TENSORS_H
 #define COVENANT_TENSORS_H
 
