@@ -65,6 +65,8 @@ void run_grid(dim3 grid, dim3 block, size_t shared_bytes, const std::function<vo
 // Queues work on a cudaStream_t; null runs it at once. What is wrong is the next cudaGetLastError().
 // COVENANT_EMULATION_FAULT=device:count makes all launches on a device fail after `count` more.
 void launch_on(void* stream, std::function<void()> work);
+// Whether that fault is to be now, on the current device (the runtime's lock held).
+bool launch_fails();
 
 template <typename... Parameters, typename... Arguments>
 void launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared_bytes, void* stream,

@@ -2,12 +2,13 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <map>
 #include <new>
-#include <set>
 #include <string>
 #include <vector>
 
 #include "emulation/emulation.h"
+#include "emulation/graphs.h"
 #include "emulation/memory.h"
 #include "emulation/streams.h"
 
@@ -19,23 +20,36 @@ using Lock = std::lock_guard<std::recursive_mutex>;
 
 thread_local int current = 0;
 thread_local cudaError_t last_error = cudaSuccess;
-std::set<void*> pinned;
+std::map<const char*, size_t> pinned;  // start and length
+
+bool is_pinned(const void* host, size_t bytes) {
+  const auto* const at = static_cast<const char*>(host);
+  auto next = pinned.upper_bound(at);
+  if (next == pinned.begin()) return false;
+  const auto& [start, length] = *--next;
+  const auto shift = static_cast<size_t>(at - start);
+  return shift <= length && bytes <= length - shift;
+}
 
 bool known(int device) { return device >= 0 && device < device_count(); }
 
 int device_of(cudaStream_t stream) { return stream == nullptr ? current : stream->device; }
 
+bool capturing(cudaStream_t stream) { return stream != nullptr && stream->capture != nullptr; }
+
 // Work that touches memory of `device` only, or of all (-1).
-void queue(cudaStream_t stream, int device, std::function<void()> work) {
+cudaError_t queue(cudaStream_t stream, int device, std::function<void()> work) {
   std::function<bool()> entry = [device, work = std::move(work)] {
     open_memory(device);
     work();
     return true;
   };
+  if (capturing(stream)) return record(stream, std::move(entry));
   if (stream == nullptr)
     entry();
   else
     queue_work(stream, std::move(entry));
+  return cudaSuccess;
 }
 
 // Whether a launch on `device` is to fail now (COVENANT_EMULATION_FAULT).
@@ -65,12 +79,14 @@ void launch_on(void* handle, std::function<void()> work) {
   auto* const stream = static_cast<cudaStream_t>(handle);
   if (device_of(stream) != current) {
     last_error = cudaErrorInvalidResourceHandle;
-  } else if (faulty(current)) {
+  } else if (launch_fails()) {
     last_error = cudaErrorLaunchFailure;
-  } else {
-    queue(stream, current, std::move(work));
+  } else if (const cudaError_t error = queue(stream, current, std::move(work)); error != cudaSuccess) {
+    last_error = error;
   }
 }
+
+bool launch_fails() { return faulty(current); }
 
 }  // namespace covenant::emulation
 
@@ -84,8 +100,16 @@ const char* cudaGetErrorString(cudaError_t error) {
       return "invalid device ordinal";
     case cudaErrorInvalidResourceHandle:
       return "invalid resource handle";
+    case cudaErrorIllegalState:
+      return "the operation cannot be performed in the present state";
     case cudaErrorLaunchFailure:
       return "unspecified launch failure";
+    case cudaErrorStreamCaptureUnsupported:
+      return "operation not permitted when stream is capturing";
+    case cudaErrorStreamCaptureInvalidated:
+      return "operation failed due to a previous error during capture";
+    case cudaErrorStreamCaptureWrongThread:
+      return "attempt to terminate a thread-local capture sequence from another thread";
     default:
       return "invalid argument";
   }
@@ -132,6 +156,7 @@ cudaError_t cudaMemGetInfo(size_t* free, size_t* total) {
 
 cudaError_t cudaMalloc(void** pointer, size_t bytes) {
   const Lock guard(runtime_lock());
+  if (const cudaError_t error = check_unsafe(); error != cudaSuccess) return error;
   *pointer = bytes == 0 ? nullptr : allocate(current, bytes);
   return bytes > 0 && *pointer == nullptr ? cudaErrorMemoryAllocation : cudaSuccess;
 }
@@ -139,6 +164,7 @@ cudaError_t cudaMalloc(void** pointer, size_t bytes) {
 cudaError_t cudaFree(void* pointer) {
   if (pointer == nullptr) return cudaSuccess;
   const Lock guard(runtime_lock());
+  if (const cudaError_t error = check_unsafe(); error != cudaSuccess) return error;
   const int device = owner(pointer, 0);
   if (device < 0) return cudaErrorInvalidValue;
   run_device(device);  // as on a GPU, freeing waits for the device
@@ -148,16 +174,19 @@ cudaError_t cudaFree(void* pointer) {
 
 cudaError_t cudaMallocHost(void** pointer, size_t bytes) {
   const Lock guard(runtime_lock());
+  if (const cudaError_t error = check_unsafe(); error != cudaSuccess) return error;
   *pointer = bytes == 0 ? nullptr : std::malloc(bytes);
   if (*pointer == nullptr) return bytes > 0 ? cudaErrorMemoryAllocation : cudaSuccess;
   std::memset(*pointer, 0xcd, bytes);
-  pinned.insert(*pointer);
+  pinned[static_cast<const char*>(*pointer)] = bytes;
   return cudaSuccess;
 }
 
 cudaError_t cudaFreeHost(void* pointer) {
+  if (pointer == nullptr) return cudaSuccess;
   const Lock guard(runtime_lock());
-  pinned.erase(pointer);
+  if (const cudaError_t error = check_unsafe(); error != cudaSuccess) return error;
+  pinned.erase(static_cast<const char*>(pointer));
   std::free(pointer);
   return cudaSuccess;
 }
@@ -169,18 +198,20 @@ cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpy
   const int device = device_of(stream);
   if (kind != cudaMemcpyDeviceToHost && owner(to, bytes) != device) return cudaErrorInvalidValue;
   if (kind != cudaMemcpyHostToDevice && owner(from, bytes) != device) return cudaErrorInvalidValue;
-  if (kind == cudaMemcpyHostToDevice && pinned.count(const_cast<void*>(from)) == 0) {
+  const void* const host = kind == cudaMemcpyHostToDevice ? from : to;
+  const bool pageable = kind != cudaMemcpyDeviceToDevice && !is_pinned(host, bytes);
+  if (pageable && capturing(stream)) return refuse(stream);
+  if (kind == cudaMemcpyHostToDevice && pageable) {
     // Pageable memory is read before the call returns.
     const auto* const first = static_cast<const char*>(from);
-    queue(stream, device, [to, bytes, data = std::vector<char>(first, first + bytes)] {
+    return queue(stream, device, [to, bytes, data = std::vector<char>(first, first + bytes)] {
       std::memcpy(to, data.data(), bytes);
     });
-    return cudaSuccess;
   }
-  queue(stream, device, [=] { std::memmove(to, from, bytes); });
+  const cudaError_t error = queue(stream, device, [=] { std::memmove(to, from, bytes); });
   // Pageable memory has been written when the call returns.
-  if (kind == cudaMemcpyDeviceToHost && pinned.count(to) == 0 && stream != nullptr) run_stream(stream);
-  return cudaSuccess;
+  if (pageable && stream != nullptr) run_stream(stream);
+  return error;
 }
 
 cudaError_t cudaMemcpyPeerAsync(void* to, int to_device, const void* from, int from_device,
@@ -189,8 +220,7 @@ cudaError_t cudaMemcpyPeerAsync(void* to, int to_device, const void* from, int f
   if (bytes == 0) return cudaSuccess;
   const Lock guard(runtime_lock());
   if (owner(to, bytes) != to_device || owner(from, bytes) != from_device) return cudaErrorInvalidValue;
-  queue(stream, -1, [=] { std::memmove(to, from, bytes); });
-  return cudaSuccess;
+  return queue(stream, -1, [=] { std::memmove(to, from, bytes); });
 }
 
 cudaError_t cudaDeviceCanAccessPeer(int* can, int device, int peer) {
@@ -207,8 +237,7 @@ cudaError_t cudaMemsetAsync(void* to, int value, size_t bytes, cudaStream_t stre
   if (bytes == 0) return cudaSuccess;
   const Lock guard(runtime_lock());
   if (owner(to, bytes) != device_of(stream)) return cudaErrorInvalidValue;
-  queue(stream, device_of(stream), [=] { std::memset(to, value, bytes); });
-  return cudaSuccess;
+  return queue(stream, device_of(stream), [=] { std::memset(to, value, bytes); });
 }
 
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
@@ -229,12 +258,14 @@ cudaError_t cudaStreamDestroy(cudaStream_t stream) {
 
 cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
   const Lock guard(runtime_lock());
+  if (capturing(stream)) return refuse(stream);
   if (stream != nullptr) run_stream(stream);
   return cudaSuccess;
 }
 
 cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned) {
   const Lock guard(runtime_lock());
+  if (capturing(stream)) return refuse(stream);
   const auto wait = [state = event->state, wanted = event->state->recorded] {
     return state->reached >= wanted;
   };
@@ -256,15 +287,16 @@ cudaError_t cudaEventDestroy(cudaEvent_t event) {
 
 cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
   const Lock guard(runtime_lock());
-  queue(stream, device_of(stream), [state = event->state, number = ++event->state->recorded] {
+  if (capturing(stream)) return refuse(stream);
+  return queue(stream, device_of(stream), [state = event->state, number = ++event->state->recorded] {
     state->reached = number;
     state->at = std::chrono::steady_clock::now();
   });
-  return cudaSuccess;
 }
 
 cudaError_t cudaEventSynchronize(cudaEvent_t event) {
   const Lock guard(runtime_lock());
+  if (const cudaError_t error = check_unsafe(); error != cudaSuccess) return error;
   if (event->state->reached == event->state->recorded) return cudaSuccess;
   for (int device = 0; device < device_count(); ++device) run_device(device);
   return cudaSuccess;

@@ -7,6 +7,12 @@
 // With COVENANT_EMULATION_ORDER=ascending, or without it, work runs when it is queued. With reverse a
 // stream runs only when somebody waits for it, and only as far as that takes; with shuffle streams take
 // turns at random. What forgets to wait for an event then shows.
+//
+// A stream that captures records work with the arguments it is given and runs none of it; the graph runs it
+// with those arguments. What CUDA refuses meanwhile is refused and ends the capture: allocating and freeing,
+// waiting for the stream, waiting for an event. So is what CUDA would record but this does not (events), and
+// copies between the device and pageable memory, which CUDA records with the address: by the time of the launch
+// that memory may be gone. COVENANT_EMULATION_CAPTURE_FAULT=begin|end|instantiate|upload makes that call fail.
 #pragma once
 
 #include <cstddef>
@@ -20,8 +26,12 @@ enum cudaError_t {
   cudaErrorNoDevice = 100,
   cudaErrorInvalidDevice = 101,
   cudaErrorInvalidResourceHandle = 400,
+  cudaErrorIllegalState = 401,
   cudaErrorPeerAccessAlreadyEnabled = 704,
   cudaErrorLaunchFailure = 719,
+  cudaErrorStreamCaptureUnsupported = 900,
+  cudaErrorStreamCaptureInvalidated = 901,
+  cudaErrorStreamCaptureWrongThread = 908,
 };
 enum cudaMemcpyKind { cudaMemcpyHostToDevice, cudaMemcpyDeviceToHost, cudaMemcpyDeviceToDevice };
 enum { cudaStreamNonBlocking = 1 };
@@ -30,6 +40,14 @@ enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize = 8 };
 
 using cudaStream_t = struct covenant_emulated_stream*;
 using cudaEvent_t = struct covenant_emulated_event*;
+using cudaGraph_t = struct covenant_emulated_graph*;
+using cudaGraphExec_t = struct covenant_emulated_graph_exec*;
+using cudaGraphNode_t = struct covenant_emulated_graph_node*;
+enum cudaStreamCaptureMode {
+  cudaStreamCaptureModeGlobal,
+  cudaStreamCaptureModeThreadLocal,
+  cudaStreamCaptureModeRelaxed,
+};
 
 struct cudaDeviceProp {
   char name[256];
@@ -69,6 +87,15 @@ cudaError_t cudaEventDestroy(cudaEvent_t event);
 cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream);
 cudaError_t cudaEventSynchronize(cudaEvent_t event);
 cudaError_t cudaEventElapsedTime(float* milliseconds, cudaEvent_t start, cudaEvent_t end);
+cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode mode);
+cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t* graph);
+// Counts only: `nodes` must be null.
+cudaError_t cudaGraphGetNodes(cudaGraph_t graph, cudaGraphNode_t* nodes, size_t* count);
+cudaError_t cudaGraphInstantiate(cudaGraphExec_t* exec, cudaGraph_t graph, unsigned long long flags);
+cudaError_t cudaGraphUpload(cudaGraphExec_t exec, cudaStream_t stream);
+cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t stream);
+cudaError_t cudaGraphExecDestroy(cudaGraphExec_t exec);
+cudaError_t cudaGraphDestroy(cudaGraph_t graph);
 template <typename Kernel>
 cudaError_t cudaFuncSetAttribute(Kernel*, cudaFuncAttribute, int) {
   return cudaSuccess;

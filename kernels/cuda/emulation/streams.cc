@@ -5,6 +5,11 @@
 #include <cstdlib>
 #include <string_view>
 
+#include "emulation/graphs.h"
+
+covenant_emulated_stream::covenant_emulated_stream() = default;
+covenant_emulated_stream::~covenant_emulated_stream() = default;
+
 namespace covenant::emulation {
 namespace {
 
@@ -70,7 +75,16 @@ void queue_work(Stream* stream, std::function<bool()> work) {
 
 void queue_together(const std::vector<std::pair<Stream*, std::function<bool()>>>& works) {
   const std::lock_guard<std::recursive_mutex> guard(runtime_lock());
-  for (const auto& [stream, work] : works) stream->queue.push_back(work);
+  for (const auto& [stream, work] : works) {
+    if (stream->capture == nullptr) {
+      stream->queue.push_back(work);
+    } else if (works.size() > 1) {
+      std::fprintf(stderr, "emulated streams: work of several streams is not captured\n");
+      std::abort();
+    } else {
+      (void)record(stream, work);  // a capture that has failed says so when it ends
+    }
+  }
   if (order() != Order::kAtOnce) return;
   for (const auto& entry : works) run_stream(entry.first);
 }
@@ -92,6 +106,7 @@ void run_device(int device) {
 void add_stream(Stream* stream) { streams().push_back(stream); }
 
 void remove_stream(Stream* stream) {
+  if (stream->capture != nullptr) forget_capture(stream);
   run_stream(stream);
   std::vector<Stream*>& all = streams();
   all.erase(std::remove(all.begin(), all.end(), stream), all.end());

@@ -19,8 +19,13 @@ struct covenant_emulated_event {
   std::shared_ptr<State> state = std::make_shared<State>();
 };
 
+struct covenant_emulated_capture;  // graphs.h
+
 struct covenant_emulated_stream {
+  covenant_emulated_stream();
+  ~covenant_emulated_stream();
   int device = 0;
+  std::unique_ptr<covenant_emulated_capture> capture;  // under way
   // False: cannot run yet, it waits for an event.
   std::deque<std::function<bool()>> queue;
 };
@@ -30,9 +35,10 @@ namespace covenant::emulation {
 // Held by every call of the runtime and while work runs.
 std::recursive_mutex& runtime_lock();
 
-// Queues `work` (lock held). In ascending order it runs at once.
+// Queues `work` (lock held), which no capture sees. In ascending order it runs at once.
 void queue_work(covenant_emulated_stream* stream, std::function<bool()> work);
-// Queues work on several streams before any of it runs; for what only goes on together (lock not held).
+// Queues work on several streams before any of it runs; for what only goes on together (lock not held). One
+// stream may be capturing, several may not.
 __attribute__((visibility("default"))) void queue_together(
     const std::vector<std::pair<covenant_emulated_stream*, std::function<bool()>>>& works);
 // Runs until everything queued on `stream` is done (lock held).
