@@ -1,13 +1,14 @@
 // Generation: sequences are computed in turn, one row each, over a cache on the device; the host draws.
 #include <algorithm>
 #include <cmath>
+#include <functional>
+#include <numeric>
 
 #include "covenant/rng.h"
 #include "engine/cache.cuh"
-#include "engine/embedding.cuh"
+#include "engine/generation_step.cuh"
 #include "engine/head.h"
 #include "engine/math.cuh"
-#include "engine/model.cuh"
 #include "engine/rmsnorm.cuh"
 #include "generate/fingerprint.h"
 #include "generate/sampler.h"
@@ -24,6 +25,24 @@ struct Slot {
   int32_t cached = 0;
 };
 
+// What steps of so many sequences at once can come to, in gather()'s way of filling them.
+GenerationSize size_for(const cov_generate_request* requests, int32_t count, size_t slots, bool hidden) {
+  std::vector<int64_t> prompts;
+  int64_t positions = 0;
+  for (int32_t i = 0; i < count; ++i) {
+    prompts.push_back(requests[i].prompt_length);
+    positions = std::max(positions, int64_t{requests[i].prompt_length} + requests[i].max_new_tokens);
+  }
+  if (positions > kCachePositionsMax)
+    raise(COV_UNSUPPORTED, "a request of %lld positions; generation on a device takes %lld",
+          static_cast<long long>(positions), static_cast<long long>(kCachePositionsMax));
+  std::sort(prompts.begin(), prompts.end(), std::greater<>());
+  const int64_t longest = prompts.front();
+  prompts.resize(slots);
+  const int64_t together = std::accumulate(prompts.begin(), prompts.end(), int64_t{0});
+  return {static_cast<int64_t>(slots), positions, std::min(together, std::max(longest, kStepRows)), hidden};
+}
+
 class Generation {
  public:
   Generation(Model& model, const cov_generate_request* requests, int32_t count,
@@ -38,25 +57,15 @@ class Generation {
         sampler_(model.layout().vocab),
         order_(static_cast<size_t>(model.layout().vocab)),
         normed_(static_cast<size_t>(model.layout().d)),
-        fingerprint_(options.fingerprint, model.layout().d, model.eps()) {
-    const Layout& l = model.layout();
-    for (int32_t i = 0; i < count; ++i)
-      capacity_ = std::max<int64_t>(capacity_, requests[i].prompt_length + requests[i].max_new_tokens);
-    if (capacity_ > kCachePositionsMax)
-      raise(COV_UNSUPPORTED, "a request of %lld positions; generation on a device takes %lld",
-            static_cast<long long>(capacity_), static_cast<long long>(kCachePositionsMax));
-    layer_size_ = static_cast<int64_t>(slots_.size()) * capacity_ *
-                  CacheLayer{l.attention, nullptr, 0}.position_size();
-    cache_ = Buffer<float>(model.device(), static_cast<uint64_t>(l.layers * layer_size_));
-    model.prepare(capacity_);
-  }
+        fingerprint_(options.fingerprint, model.layout().d, model.eps()),
+        step_(model, size_for(requests, count, slots_.size(), fingerprint_.dims() > 0)) {}
 
   void run() {
     for (;;) {
       if (options_.cancel != nullptr && __atomic_load_n(options_.cancel, __ATOMIC_RELAXED) != 0)
         raise(COV_CANCELLED, "generation was cancelled");
       if (!gather()) return;
-      compute();
+      step_.run();
       for (size_t i = 0; i < live_.size(); ++i) draw(*live_[i], i);
     }
   }
@@ -64,12 +73,8 @@ class Generation {
  private:
   // Fills free slots and lists the rows of the next step; false when everything is done.
   bool gather() {
-    tokens_.clear();
-    positions_.clear();
-    rows_slots_.clear();
-    last_.clear();
+    step_.clear();
     live_.clear();
-    longest_ = 0;
     for (size_t s = 0; s < slots_.size(); ++s) {
       Slot& slot = slots_[s];
       if (slot.request < 0 && next_request_ < count_) {
@@ -78,57 +83,12 @@ class Generation {
       }
       if (slot.request < 0) continue;
       const int64_t added = static_cast<int64_t>(slot.next.size());
-      if (!tokens_.empty() && static_cast<int64_t>(tokens_.size()) + added > kStepRows) continue;
-      for (int32_t token : slot.next) {
-        tokens_.push_back(token);
-        positions_.push_back(slot.cached++);
-        rows_slots_.push_back(static_cast<int32_t>(s));
-      }
-      longest_ = std::max<int64_t>(longest_, slot.cached);
-      last_.push_back(static_cast<int32_t>(tokens_.size()) - 1);
+      if (step_.rows() > 0 && step_.rows() + added > kStepRows) continue;
+      for (int32_t token : slot.next) step_.add_row(token, slot.cached++, static_cast<int32_t>(s));
+      step_.end_sequence();
       live_.push_back(&slot);
     }
     return !live_.empty();
-  }
-
-  // Runs the rows; leaves logits and hidden states of each sequence's last row.
-  void compute() {
-    Device& device = model_.device();
-    const Layout& l = model_.layout();
-    const int64_t rows = static_cast<int64_t>(tokens_.size());
-    const int64_t drawn = static_cast<int64_t>(last_.size());
-    activations_.reserve(device, l, std::max(rows, std::min<int64_t>(kBatch, count_)), true, true);
-    const Arena::Scope scope(device.scratch());
-    const auto put = [&](const std::vector<int32_t>& values) {
-      int32_t* const to = device.scratch().take<int32_t>(values.size());
-      device.upload(to, values.data(), values.size() * sizeof(int32_t));
-      return to;
-    };
-    const int32_t* const tokens = put(tokens_);
-    const int32_t* const positions = put(positions_);
-    const int32_t* const slots = put(rows_slots_);
-    const int32_t* const last = put(last_);
-    embed(model_.stream(), model_.state(COV_PARAMETERS), tokens, rows, model_.layout().d,
-          activations_.layers[0].x);
-    model_.forward_layers(positions, rows, activations_,
-                          [&](int64_t layer, const float* qkv, float* out, float*) {
-                            const CacheLayer cache = {l.attention, cache_.data() + layer * layer_size_,
-                                                      capacity_};
-                            cache_append(device.stream(), cache, qkv, slots, positions, rows);
-                            attention_cached(device.stream(), cache, qkv, slots, positions, rows,
-                                             longest_, out);
-                          });
-    logits_.resize(static_cast<size_t>(drawn * l.vocab));
-    hidden_.resize(static_cast<size_t>(drawn * l.d));
-    float* const logits = device.scratch().take<float>(logits_.size());
-    model_.logits(activations_.last, last, drawn, logits);
-    device.download(logits_.data(), logits, logits_.size() * sizeof(float));
-    if (fingerprint_.dims() > 0) {
-      float* const hidden = device.scratch().take<float>(hidden_.size());
-      embed(device.stream(), activations_.last, last, drawn, l.d, hidden);
-      device.download(hidden_.data(), hidden, hidden_.size() * sizeof(float));
-    }
-    device.finish();
   }
 
   // The token of one sequence, with the CPU's own sampler: equal logits give equal draws.
@@ -136,7 +96,7 @@ class Generation {
     const int64_t vocab = model_.layout().vocab;
     const cov_generate_request& r = requests_[slot.request];
     cov_generate_output& out = outputs_[slot.request];
-    const float* const logits = logits_.data() + static_cast<int64_t>(index) * vocab;
+    const float* const logits = step_.logits(static_cast<int64_t>(index));
     const RowStats stats = kernels().logit_stats(logits, 1.0f, vocab);
     const double lse = static_cast<double>(stats.max) + exact_log(static_cast<double>(stats.sum));
     if (!std::isfinite(lse)) raise(COV_NON_FINITE, "request %d: the logits are not finite", slot.request);
@@ -152,8 +112,8 @@ class Generation {
                     out.top_tokens == nullptr ? nullptr : out.top_tokens + at * tops,
                     out.top_log_probs == nullptr ? nullptr : out.top_log_probs + at * tops);
     if (out.fingerprints != nullptr && fingerprint_.dims() > 0)
-      fingerprint_.compute(hidden_.data() + static_cast<int64_t>(index) * model_.layout().d,
-                           normed_.data(), out.fingerprints + at * fingerprint_.dims());
+      fingerprint_.compute(step_.hidden(static_cast<int64_t>(index)), normed_.data(),
+                           out.fingerprints + at * fingerprint_.dims());
     if (options_.on_token != nullptr)
       options_.on_token(options_.context, slot.request, static_cast<int32_t>(at), token, log_prob);
     slot.next = {token};
@@ -176,27 +136,19 @@ class Generation {
   std::vector<int32_t> order_;
   std::vector<float> normed_;
   Fingerprint fingerprint_;
+  GenerationStep step_;
   int32_t next_request_ = 0;
-  int64_t capacity_ = 0, layer_size_ = 0, longest_ = 0;
-  Buffer<float> cache_;
-  Activations activations_;
-  // Of the step.
-  std::vector<int32_t> tokens_, positions_, rows_slots_, last_;
-  std::vector<Slot*> live_;
-  std::vector<float> logits_, hidden_;
+  std::vector<Slot*> live_;  // of the step, in the order of its sequences
 };
 
 }  // namespace
 
-void Model::logits(const float* last, const int32_t* index, int64_t rows, float* out) {
+void Model::logits(const Activations& a, const int32_t* index, int64_t rows, float* out) {
   const Layout& l = layout_;
-  const Arena::Scope scope(device_.scratch());
-  const uint64_t size = static_cast<uint64_t>(rows * l.d);
-  float* const r = device_.scratch().take<float>(static_cast<uint64_t>(rows));
-  const Rows normed = bf16() ? Rows{nullptr, device_.scratch().take<uint16_t>(size)}
-                             : Rows{device_.scratch().take<float>(size), nullptr};
-  rmsnorm(stream(), last, index, state(COV_PARAMETERS) + l.final_norm, eps(), rows, l.d, normed, r);
-  linear(normed, rows, l.head, l.vocab, l.d, nullptr, out);
+  // No layer is under way, so there is room for the norm.
+  const Activations::Layer& free = a.layers.front();
+  rmsnorm(stream(), a.last, index, state(COV_PARAMETERS) + l.final_norm, eps(), rows, l.d, free.n1, free.r1);
+  linear(free.n1, rows, l.head, l.vocab, l.d, nullptr, out);
 }
 
 void Model::generate(const cov_generate_request* requests, int32_t count,

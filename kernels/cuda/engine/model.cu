@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdlib>
 #include <cstring>
 
 #include "engine/lora.cuh"
@@ -30,10 +31,16 @@ std::vector<AdamwRange> ranges(const cov_model_shape& shape, const Slice& slice)
   return found;
 }
 
+bool graphs_wanted() {
+  const char* const wanted = std::getenv("COVENANT_CUDA_GRAPHS");
+  return wanted == nullptr || std::strcmp(wanted, "0") != 0;
+}
+
 }  // namespace
 
 Model::Model(Device& device, const cov_model_shape& shape, Slice slice)
-    : device_(device),
+    : graphs(graphs_wanted()),
+      device_(device),
       shape_(shape),
       slice_(std::move(slice)),
       parameters_(device, slice_.count, ranges(shape, slice_)) {

@@ -15,6 +15,7 @@
 #include "engine/slice.cuh"
 #include "engine/vendor.h"
 #include "runtime/device.h"
+#include "runtime/graph.h"
 
 namespace covenant::cuda {
 
@@ -128,8 +129,9 @@ class Model {
   void forward_layers(const int32_t* positions, int64_t rows, const Activations& activations,
                       const Attend& attend);
   void forward_layers(const Group& group, const Activations& activations);
-  // Final norm and logits (rows, vocab) of rows of `last` given by index.
-  void logits(const float* last, const int32_t* index, int64_t rows, float* out);
+  // Final norm and logits (rows, vocab) of rows of activations.last given by index. The first layer's are not
+  // kept.
+  void logits(const Activations& activations, const int32_t* index, int64_t rows, float* out);
   // From dx, the gradient at activations.last, through all layers to the gradient at layers[0].x.
   void backward_layers(const Group& group, const Activations& activations, float* dx);
 
@@ -162,6 +164,11 @@ class Model {
               const cov_replay_output* outputs);
   void drop_kept() { kept_.clear(); }
 
+  // Whether generation uses CUDA graphs, and what came of it.
+  bool graphs;
+  GraphCounts& graph_counts() { return graph_counts_; }
+  const GraphCounts& graph_counts() const { return graph_counts_; }
+
  private:
   void forward_layers_bf16(const Group& group, const Activations& activations);
   void backward_layers_bf16(const Group& group, const Activations& activations, float* dx);
@@ -190,6 +197,7 @@ class Model {
   std::vector<KeptGroup> kept_;
   uint64_t kept_positions_ = 0;
   float kept_inverse_temperature_ = 1.0f;
+  GraphCounts graph_counts_;
 };
 
 // Sequences [first, first + count) of a batch, on the device. Work in the stream still reads

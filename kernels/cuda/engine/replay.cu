@@ -132,7 +132,7 @@ class Replay {
     const auto scored = static_cast<int64_t>(count);
     logits_.resize(count * static_cast<size_t>(l.vocab));
     auto* const logits = device.scratch().take<float>(logits_.size());
-    model_.logits(activations_.last, index, scored, logits);
+    model_.logits(activations_, index, scored, logits);
     device.download(logits_.data(), logits, logits_.size() * sizeof(float));
     if (checks_.fingerprint().dims() > 0) {
       hidden_.resize(count * static_cast<size_t>(l.d));

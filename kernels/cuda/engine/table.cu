@@ -41,6 +41,15 @@ cov_status replay(void* handle, const cov_replay_request* requests, int32_t coun
   return guard([&] { model_of(handle).replay(requests, count, *options, outputs); });
 }
 
+void graphs(const void* handle, cov_device_graphs* graphs) {
+  const auto& model = *static_cast<const Model*>(handle);
+  const GraphCounts& counts = model.graph_counts();
+  *graphs = {model.graphs,      counts.captured,  counts.launched,
+             counts.plain,      counts.nodes_max, counts.refusal};
+}
+
+void set_graphs(void* handle, bool enabled) { static_cast<Model*>(handle)->graphs = enabled; }
+
 }  // namespace
 
 const device::EngineTable& engine_table() {
@@ -49,6 +58,8 @@ const device::EngineTable& engine_table() {
       .create = create,
       .generate = generate,
       .replay = replay,
+      .graphs = graphs,
+      .set_graphs = set_graphs,
   };
   return table;
 }

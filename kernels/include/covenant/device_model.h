@@ -78,6 +78,23 @@ cov_status cov_device_model_generate(cov_device_model* model, const cov_generate
                                      int32_t request_count, const cov_generate_options* options,
                                      cov_generate_output* outputs);
 
+// CUDA graphs of generation. A step that adds one token to each sequence is the same launches every time, with
+// tokens, positions and places read from memory. When such a step comes again it is captured, and launched as a
+// whole from then on; a call to generate keeps at most 16 graphs, and none longer than itself. Bits are the same
+// with and without. Graphs are on unless COVENANT_CUDA_GRAPHS is 0 when the model is created.
+typedef struct cov_device_graphs {
+  int32_t enabled;
+  uint64_t captured;   // graphs, since the model was created, as all counts
+  uint64_t launched;   // steps that ran as a graph
+  uint64_t plain;      // steps that ran launch by launch: prompts, and each step when it comes for the first time
+  uint64_t nodes_max;  // launches and copies of the largest graph
+  cov_status refusal;  // why CUDA refused the last capture it refused; steps of that call ran launch by launch
+} cov_device_graphs;
+
+cov_status cov_device_model_graphs(const cov_device_model* model, cov_device_graphs* graphs);
+// enabled: 0 or 1.
+cov_status cov_device_model_set_graphs(cov_device_model* model, int32_t enabled);
+
 // As cov_model_replay, under the same bounds. In fp32 every output has the CPU's bits; in bf16 it equals
 // what cov_device_model_generate reported on this type of device.
 cov_status cov_device_model_replay(cov_device_model* model, const cov_replay_request* requests,

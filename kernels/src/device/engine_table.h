@@ -1,6 +1,7 @@
 // The engine's part of what the CUDA library offers (backend.h). Arguments are checked before.
 #pragma once
 
+#include "covenant/device_model.h"
 #include "device/training_table.h"
 
 namespace covenant::device {
@@ -12,6 +13,8 @@ struct EngineTable {
                          const cov_generate_options* options, cov_generate_output* outputs);
   cov_status (*replay)(void* model, const cov_replay_request* requests, int32_t count,
                        const cov_replay_options* options, const cov_replay_output* outputs);
+  void (*graphs)(const void* model, cov_device_graphs* graphs);
+  void (*set_graphs)(void* model, bool enabled);
 };
 
 }  // namespace covenant::device

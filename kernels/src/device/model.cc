@@ -117,6 +117,21 @@ cov_status cov_device_model_generate(cov_device_model* model, const cov_generate
   return model->table->generate(model->handle, requests, request_count, options, outputs);
 }
 
+cov_status cov_device_model_graphs(const cov_device_model* model, cov_device_graphs* graphs) {
+  if (model == nullptr || graphs == nullptr)
+    return cov_error(COV_INVALID_ARGUMENT, "the model and the result pointer must be given");
+  model->table->graphs(model->handle, graphs);
+  return cov_ok();
+}
+
+cov_status cov_device_model_set_graphs(cov_device_model* model, int32_t enabled) {
+  if (model == nullptr) return no_model();
+  if (enabled != 0 && enabled != 1)
+    return cov_error(COV_INVALID_ARGUMENT, "enabled is %d, must be 0 or 1", enabled);
+  model->table->set_graphs(model->handle, enabled == 1);
+  return cov_ok();
+}
+
 cov_status cov_device_model_replay(cov_device_model* model, const cov_replay_request* requests,
                                    int32_t request_count, const cov_replay_options* options,
                                    const cov_replay_output* outputs) {
