@@ -106,7 +106,7 @@ const foldersOf = {
   addon: ["node"],
   tests: ["tests", "examples", "soak", "cuda"],
   emulated: ["cuda"],
-  bench: ["bench"],
+  bench: ["bench", "cuda"],
   cuda: ["cuda"],
 };
 const kindFolders = [...new Set(Object.values(foldersOf).flat()), "fuzz", "cmake"];
