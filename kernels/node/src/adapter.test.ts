@@ -1,10 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { type AdapterOptions, type Batch, initialParameters, KernelError, Model } from "./index.ts";
-import { adamw, tinyBatch, tinyRequest, tinyShape } from "./test-support.ts";
-
-const isKernelError = (code: string) => (error: unknown) =>
-  error instanceof KernelError && error.code === code;
+import { type AdapterOptions, type Batch, initialParameters, Model } from "./index.ts";
+import { adamw, isKernelError, tinyBatch, tinyRequest, tinyShape } from "./test-support.ts";
 
 /** Larger than usual, so that what is tested is far from uniform. */
 const lively = initialParameters(tinyShape, 7n).map((value) => (value === 1 ? 1 : value * 10));

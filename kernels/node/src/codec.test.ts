@@ -1,22 +1,13 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import {
-  applyDelta,
-  decodeActivations,
-  encodeActivations,
-  encodeDelta,
-  KernelError,
-} from "./index.ts";
-import { noise } from "./test-support.ts";
+import { applyDelta, decodeActivations, encodeActivations, encodeDelta } from "./index.ts";
+import { isKernelError, noise } from "./test-support.ts";
 
 /** The bf16 bytes of values, cut off. */
 function bf16(values: Float32Array): Uint8Array {
   const bits = new Uint32Array(values.buffer, values.byteOffset, values.length);
   return new Uint8Array(Uint16Array.from(bits, (word) => word >>> 16).buffer);
 }
-
-const isKernelError = (code: string) => (error: unknown) =>
-  error instanceof KernelError && error.code === code;
 
 test("a delta leads from one policy to the next and nowhere else", async () => {
   const values = noise(20_000, 0.02, 1);

@@ -1,6 +1,5 @@
 // Adapters of models on CUDA devices. Where there is no GPU the emulated library computes, with the same code.
 import assert from "node:assert/strict";
-import { test as anyTest, type TestFn } from "node:test";
 import {
   type Adapter,
   type AdapterOptions,
@@ -11,14 +10,16 @@ import {
   Model,
   type TrainableModel,
 } from "./index.ts";
-import { adamw, tinyBatch, tinyRequest, tinyShape } from "./test-support.ts";
-import { emulateDevices } from "./testing.ts";
+import {
+  adamw,
+  deviceTests,
+  isKernelError,
+  tinyBatch,
+  tinyRequest,
+  tinyShape,
+} from "./test-support.ts";
 
-const skip = emulateDevices(2);
-const test = (name: string, body: TestFn) => anyTest(name, { skip: skip ?? false }, body);
-const isKernelError = (code: string) => (error: unknown) =>
-  error instanceof KernelError && error.code === code;
-
+const test = deviceTests(2);
 /** Larger than usual, so that what is tested is far from uniform. */
 const lively = initialParameters(tinyShape, 7n).map((value) => (value === 1 ? 1 : value * 10));
 const options: AdapterOptions = { rank: 3, alpha: 6, targets: ["q", "v", "down"], seed: 5n };

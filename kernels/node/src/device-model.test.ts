@@ -1,6 +1,5 @@
 // Models on CUDA devices. Where there is no GPU the emulated library computes, with the same code.
 import assert from "node:assert/strict";
-import { test as anyTest, type TestFn } from "node:test";
 import {
   DeviceModel,
   type DeviceModelOptions,
@@ -10,14 +9,17 @@ import {
   Model,
   type TrainableModel,
 } from "./index.ts";
-import { adamw, tinyBatch, tinyRequest, tinyShape } from "./test-support.ts";
-import { emulateDevices } from "./testing.ts";
+import {
+  adamw,
+  closeWhileBusy,
+  deviceTests,
+  isKernelError,
+  tinyBatch,
+  tinyRequest,
+  tinyShape,
+} from "./test-support.ts";
 
-const skip = emulateDevices(2);
-const test = (name: string, body: TestFn) => anyTest(name, { skip: skip ?? false }, body);
-const isKernelError = (code: string) => (error: unknown) =>
-  error instanceof KernelError && error.code === code;
-
+const test = deviceTests(2);
 const parameters = initialParameters(tinyShape, 7n);
 
 async function withModel(
@@ -285,20 +287,5 @@ test("memory does not grow over repeated models", async () => {
 });
 
 test("closing is safe at any time", async () => {
-  const model = await DeviceModel.create(tinyShape, { parameters });
-  const jobs = Array.from({ length: 5 }, () => model.generate([tinyRequest()]));
-  model.close();
-  model.close();
-  const outcomes = await Promise.allSettled(jobs);
-  for (const outcome of outcomes) {
-    if (outcome.status === "fulfilled") continue;
-    assert.ok(["COV_KERNELS_CLOSED", "COV_KERNELS_CANCELLED"].includes(outcome.reason.code));
-  }
-  assert.equal(outcomes.at(-1)?.status, "rejected");
-  const closed = isKernelError("COV_KERNELS_CLOSED");
-  await assert.rejects(model.trainStep(tinyBatch(), adamw), closed);
-  await assert.rejects(model.read("parameters"), closed);
-  assert.throws(() => {
-    model.optimizerStepCount = 3;
-  }, closed);
+  await closeWhileBusy(await DeviceModel.create(tinyShape, { parameters }));
 });

@@ -3,21 +3,17 @@ import { test } from "node:test";
 import {
   compress,
   isPackedUpdate,
-  KernelError,
   packUpdate,
   sparseSize,
   type TensorInfo,
   unpackUpdate,
 } from "./index.ts";
-import { noise } from "./test-support.ts";
+import { isKernelError, noise } from "./test-support.ts";
 
 const tensors: TensorInfo[] = [
   { name: "matrix", shape: [200_000], offset: 0, length: 200_000 },
   { name: "norm", shape: [128], offset: 200_000, length: 128 },
 ];
-
-const isKernelError = (code: string) => (error: unknown) =>
-  error instanceof KernelError && error.code === code;
 
 async function bodyOf(mode: "1bit" | "2bit"): Promise<Uint8Array> {
   const count = 200_128;

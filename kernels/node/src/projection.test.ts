@@ -1,10 +1,8 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { KernelError, Projection, type ProjectionOptions } from "./index.ts";
-import { noise } from "./test-support.ts";
+import { Projection, type ProjectionOptions } from "./index.ts";
+import { isKernelError, noise } from "./test-support.ts";
 
-const isKernelError = (code: string) => (error: unknown) =>
-  error instanceof KernelError && error.code === code;
 const invalid = isKernelError("COV_KERNELS_INVALID_ARGUMENT");
 
 const width = 24;

@@ -16,7 +16,7 @@ import {
   tensorTable,
   tensorTableRoot,
 } from "./index.ts";
-import { noise, tinyShape } from "./test-support.ts";
+import { isKernelError, noise, tinyShape } from "./test-support.ts";
 
 const format = { keepPerChunk: 64, mode: "2bit" } as const;
 
@@ -41,9 +41,6 @@ function options(tensors: TensorInfo[], seed = 1): CompressOptions {
     ...format,
   };
 }
-
-const isKernelError = (code: string) => (error: unknown) =>
-  error instanceof KernelError && error.code === code;
 
 test("what is sent plus what is kept is what was to be sent", async () => {
   const tensors = table(5000, 128);

@@ -1,3 +1,8 @@
+import assert from "node:assert/strict";
+import { type TestFn, test } from "node:test";
+import { KernelError } from "./errors.ts";
+import { emulateDevices } from "./testing.ts";
+import type { TrainableModel } from "./trainable-model.ts";
 import type { Batch, GenerateRequest, ModelShape, OptimizerOptions } from "./types.ts";
 
 /** A model small enough for a test to train in milliseconds. */
@@ -56,4 +61,37 @@ export function noise(count: number, scale: number, seed: number): Float32Array 
     const u = (state + 0.5) / 2 ** 32 - 0.5;
     return Math.sign(u) * -Math.log(1 - 2 * Math.abs(u)) * scale;
   });
+}
+
+/** For assert.rejects and assert.throws. */
+export const isKernelError = (code: string) => (error: unknown) =>
+  error instanceof KernelError && error.code === code;
+
+/**
+ * `test` of a file whose tests take so many CUDA devices: emulated ones where there is no GPU. To be called before CUDA
+ * is first used; where there is no emulated library either, the tests are skipped and say what to run.
+ */
+export function deviceTests(count: number): (name: string, body: TestFn) => void {
+  const skip = emulateDevices(count) ?? false;
+  return (name, body) => void test(name, { skip }, body);
+}
+
+/** Closes a model, twice, with calls under way: each ends one way or another, and all later ones are refused. */
+export async function closeWhileBusy(model: TrainableModel): Promise<void> {
+  const closed = isKernelError("COV_KERNELS_CLOSED");
+  const jobs = Array.from({ length: 5 }, () => model.generate([tinyRequest()]));
+  model.close();
+  model.close();
+  const outcomes = await Promise.allSettled(jobs);
+  for (const outcome of outcomes) {
+    if (outcome.status === "fulfilled") continue;
+    assert.ok(["COV_KERNELS_CLOSED", "COV_KERNELS_CANCELLED"].includes(outcome.reason.code));
+  }
+  assert.equal(outcomes.at(-1)?.status, "rejected");
+  await assert.rejects(model.generate([tinyRequest()]), closed);
+  await assert.rejects(model.trainStep(tinyBatch(), adamw), closed);
+  await assert.rejects(model.read("parameters"), closed);
+  assert.throws(() => {
+    model.optimizerStepCount = 3;
+  }, closed);
 }
