@@ -6,27 +6,12 @@
 #include <cstring>
 #include <vector>
 
-#include "covenant/model.h"
+#include "fuzz/model.h"
 
 namespace {
 
 constexpr int32_t kVocab = 19, kNewMost = 40;
 constexpr cov_model_shape kShape = {kVocab, 8, 12, 1, 2, 1, 48, 1, 10000.0, 1e-5};
-
-cov_model* create() {
-  std::vector<float> parameters(cov_parameter_count(&kShape));
-  if (cov_initial_parameters(&kShape, 3, parameters.data(), parameters.size()).code != COV_OK)
-    std::abort();
-  for (float& p : parameters) p *= 10;
-  cov_model_options options = {};
-  options.parameters = parameters.data();
-  options.parameter_count = parameters.size();
-  options.threads = 1;
-  options.memory_limit_bytes = 4 << 20;
-  cov_model* model = nullptr;
-  if (cov_model_create(&kShape, &options, &model).code != COV_OK) std::abort();
-  return model;
-}
 
 // Takes fields off the input; zeros when it is used up.
 class Input {
@@ -71,7 +56,7 @@ void replay(cov_model* model, const cov_generate_request& request, const cov_gen
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
-  static cov_model* const model = create();
+  static cov_model* const model = covenant_fuzz::create(kShape);
   Input input(data, size);
   std::vector<int32_t> prompt(64), stops(64), tokens(kNewMost, -7);
   std::vector<float> log_probs(kNewMost);

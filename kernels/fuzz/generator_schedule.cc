@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "covenant/generator.h"
+#include "fuzz/model.h"
 
 namespace {
 
@@ -15,20 +16,6 @@ constexpr cov_model_shape kShape = {kVocab, 8, 12, 1, 2, 1, kPositions, 1, 10000
 
 void require(bool ok) {
   if (!ok) std::abort();
-}
-
-cov_model* create() {
-  std::vector<float> parameters(cov_parameter_count(&kShape));
-  require(cov_initial_parameters(&kShape, 3, parameters.data(), parameters.size()).code == COV_OK);
-  for (float& p : parameters) p *= 10;
-  cov_model_options options = {};
-  options.parameters = parameters.data();
-  options.parameter_count = parameters.size();
-  options.threads = 1;
-  options.memory_limit_bytes = 4 << 20;
-  cov_model* model = nullptr;
-  require(cov_model_create(&kShape, &options, &model).code == COV_OK);
-  return model;
 }
 
 struct Input {
@@ -132,7 +119,7 @@ void compare(const Completion& is, const Completion& expected) {
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
-  static cov_model* const model = create();
+  static cov_model* const model = covenant_fuzz::create(kShape);
   Input input{data, size};
   cov_generator_options options = {};
   options.weights = input.below(3);
