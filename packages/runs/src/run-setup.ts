@@ -23,8 +23,6 @@ import {
   runBucket,
 } from "@covenant/sparseloco";
 
-export { bodyOf, sentForm } from "./update-forms.ts";
-
 /** A verified run and what follows from it. */
 export type RunSetup = {
   run: RunConfig;
