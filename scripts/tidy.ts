@@ -42,12 +42,26 @@ function checkSource(file: string, text: string) {
   });
 }
 
+/** What a link says after "#" to lead to each heading. */
+function anchors(markdown: string): Set<string> {
+  const headings = markdown.replace(/^```.*?^```/gms, "").matchAll(/^#+ (.*)$/gm);
+  return new Set(
+    [...headings].map(([, text = ""]) =>
+      text
+        .toLowerCase()
+        .replace(/[^\p{L}\p{N}_\- ]/gu, "")
+        .replaceAll(" ", "-"),
+    ),
+  );
+}
+
 function checkMarkdown(file: string, text: string) {
-  for (const match of text.matchAll(/\]\(([^)#\s]+)(#[^)]*)?\)/g)) {
-    const target = match[1] ?? "";
-    if (/^[a-z]+:/.test(target)) continue;
-    if (!existsSync(path.join(path.dirname(file), target)))
-      faults.push(`${file}: broken link ${target}.`);
+  for (const [, name = "", anchor] of text.matchAll(/\]\(([^)#\s]*)(?:#([^)\s]*))?\)/g)) {
+    if (/^[a-z]+:/.test(name)) continue;
+    const target = name === "" ? file : path.join(path.dirname(file), name);
+    if (!existsSync(target)) faults.push(`${file}: broken link ${name}.`);
+    else if (anchor && target.endsWith(".md") && !anchors(readFileSync(target, "utf8")).has(anchor))
+      faults.push(`${file}: ${target} has no heading #${anchor}.`);
   }
 }
 

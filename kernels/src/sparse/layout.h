@@ -94,10 +94,6 @@ inline void store_u32(uint8_t* at, uint32_t value) {
   store_u16(at + 2, static_cast<uint16_t>(value >> 16));
 }
 
-inline bool get_bit(const uint8_t* bytes, uint64_t bit) {
-  return (bytes[bit >> 3] >> (bit & 7)) & 1;
-}
-
 inline void set_bit(uint8_t* bytes, uint64_t bit) {
   bytes[bit >> 3] = static_cast<uint8_t>(bytes[bit >> 3] | 1u << (bit & 7));
 }
