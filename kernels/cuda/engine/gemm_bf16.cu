@@ -1,6 +1,8 @@
 #include "engine/gemm_bf16.cuh"
 
 #include "engine/copy_async.cuh"
+#include "engine/gemm_bf16_few.cuh"
+#include "engine/gemm_bf16_put.cuh"
 #include "engine/mma.cuh"
 
 namespace covenant::cuda {
@@ -13,7 +15,6 @@ constexpr int kDepth = 32;
 constexpr int kStages = 4;
 constexpr int kThreads = 256;
 constexpr int kWarpSide = 64;
-constexpr int kVector = 8;        // elements of one copy
 constexpr unsigned kBandRows = 8;  // tiles below each other that blocks visit first: they share columns of B
 
 struct Stage {
@@ -112,32 +113,6 @@ __device__ __forceinline__ void add_products(Sums& sum, const Stage& stage, int 
 #pragma unroll
       for (int j = 0; j < kWarpSide / 8; ++j) mma_bf16(sum[i][j], a, b[j / 2][j % 2]);
     }
-  }
-}
-
-// Two neighbouring numbers of a row, the second only below `end`; in one access where rows are even.
-__device__ __forceinline__ void put_pair(Bf16* row, int64_t column, int64_t end, bool even, float x,
-                                         float y) {
-  if (even) {
-    *reinterpret_cast<uint32_t*>(row + column) = pair_bf16(x, y);
-  } else {
-    row[column] = to_bf16(x);
-    if (column + 1 < end) row[column + 1] = to_bf16(y);
-  }
-}
-
-__device__ __forceinline__ void put_sums(const ProductBf16& p, int64_t row, int64_t column, float x,
-                                         float y) {
-  const int64_t at = row * p.n + column;
-  if (p.rounded != nullptr) {
-    put_pair(p.rounded + row * p.n, column, p.n, p.n % 2 == 0, x, y);
-  } else if (p.n % 2 == 0) {
-    float2 before = make_float2(0.0f, 0.0f);
-    if (p.init != nullptr) before = *reinterpret_cast<const float2*>(p.init + at);
-    *reinterpret_cast<float2*>(p.c + at) = make_float2(x + before.x, y + before.y);
-  } else {
-    p.c[at] = x + (p.init == nullptr ? 0.0f : p.init[at]);
-    if (column + 1 < p.n) p.c[at + 1] = y + (p.init == nullptr ? 0.0f : p.init[at + 1]);
   }
 }
 
@@ -241,6 +216,8 @@ bool wide(const Side& x, int64_t along) {
 void multiply(Stream stream, const ProductBf16& p) {
   if (p.m == 0 || p.n == 0) return;
   const bool both = wide(p.a, p.a.along_k ? p.k : p.m) && wide(p.b, p.b.along_k ? p.k : p.n);
+  if (both && p.m <= kFewRowsMax && p.a.along_k && p.b.along_k && p.hidden == nullptr)
+    return multiply_few_rows(stream, p);
   // The three products of a linear layer: forward, input gradient, weight gradient.
   if (p.a.along_k && p.b.along_k)
     (p.hidden == nullptr ? launch<true, true, false> : launch<true, true, true>)(stream, p, both);

@@ -4,10 +4,12 @@
 
 #include <bit>
 #include <cmath>
+#include <tuple>
 
 #include "check.h"
 #include "device_test.h"
 #include "engine/buffers.h"
+#include "engine/gemm_bf16_few.cuh"
 #include "engine/support.h"
 
 namespace {
@@ -92,6 +94,39 @@ void check_layout(Device& device, const Case& c, bool a_along, bool b_along) {
              static_cast<size_t>(c.n) * sizeof(float));
 }
 
+// The first rows by themselves have the bits of all together, which go another way: sums, sums added to what was
+// there, and rounded ones.
+void check_few_rows(Device& device, int64_t n, int64_t k) {
+  constexpr int64_t kAll = kFewRowsMax + 6;
+  const Operand a(kAll, k, true, 6), b(n, k, true, 7);
+  const Buffer<uint16_t> da = on_device(device, a.values), db = on_device(device, b.values);
+  const std::vector<float> before = Numbers(8).floats(kAll * n);
+  const auto multiply_rows = [&](int64_t m) {
+    Buffer<float> added = on_device(device, before), plain(device, before.size());
+    Buffer<uint16_t> rounded(device, before.size());
+    ProductBf16 p = {m, n, k, {da.data(), k, true}, {db.data(), k, true}};
+    p.init = p.c = added.data();
+    multiply(device.stream(), p);
+    p.init = nullptr;
+    p.c = plain.data();
+    multiply(device.stream(), p);
+    p.c = nullptr;
+    p.rounded = rounded.data();
+    multiply(device.stream(), p);
+    return std::tuple(from_device(device, added), from_device(device, plain), from_device(device, rounded));
+  };
+  const auto [added, plain, rounded] = multiply_rows(kAll);
+  for (const int64_t m : {1, 15, 16, 17, 31, 32, 33, 50, 64}) {
+    const auto few = multiply_rows(m);
+    const auto count = static_cast<size_t>(m * n);
+    CHECK_SAME(std::get<0>(few).data(), added.data(), count * sizeof(float));
+    CHECK_SAME(std::get<1>(few).data(), plain.data(), count * sizeof(float));
+    CHECK_SAME(std::get<2>(few).data(), rounded.data(), count * sizeof(uint16_t));
+    // Nothing is written below them.
+    CHECK_SAME(std::get<0>(few).data() + count, before.data() + count, (before.size() - count) * sizeof(float));
+  }
+}
+
 void check_gate(Device& device, const Case& c) {
   const int64_t f = c.n;
   const Operand x(c.m, c.k, true, 4), w(2 * f, c.k, true, 5);
@@ -134,5 +169,9 @@ int main() {
     check_layout(device, c, false, false);
     check_gate(device, c);
   }
+  check_few_rows(device, 72, 8);
+  check_few_rows(device, 37, 1096);
+  check_few_rows(device, 16, 64);
+  if (!kSanitized) check_few_rows(device, 8203, 40);
   TEST_MAIN_END("cuda gemm_bf16");
 }
