@@ -5,6 +5,7 @@
 #include <numeric>
 
 #include "covenant/rng.h"
+#include "core/thread_pool.h"
 #include "engine/cache.cuh"
 #include "engine/generation_step.cuh"
 #include "engine/head.h"
@@ -17,12 +18,16 @@ namespace covenant::cuda {
 namespace {
 
 constexpr int32_t kBatch = 32;
+constexpr int64_t kSmallSampling = 1 << 13;  // logits not worth waking a thread for
 constexpr int64_t kStepRows = 2048;  // rows of one step; a longer prompt is a step of its own
 
 struct Slot {
   int32_t request = -1;
   std::vector<int32_t> next;  // tokens that are not in the cache yet
   int32_t cached = 0;
+  // Of the step.
+  int32_t token = 0;
+  float log_prob = 0.0f;
 };
 
 // What steps of so many sequences at once can come to, in gather()'s way of filling them.
@@ -54,9 +59,8 @@ class Generation {
         outputs_(outputs),
         slots_(static_cast<size_t>(
             std::min(count, options.max_batch == 0 ? kBatch : options.max_batch))),
-        sampler_(model.layout().vocab),
-        order_(static_cast<size_t>(model.layout().vocab)),
-        normed_(static_cast<size_t>(model.layout().d)),
+        pool_(std::min(default_thread_count(), static_cast<int>(slots_.size()))),
+        draws_(static_cast<size_t>(pool_.threads()), Draw(model.layout())),
         fingerprint_(options.fingerprint, model.layout().d, model.eps()),
         step_(model, size_for(requests, count, slots_.size(), fingerprint_.dims() > 0)) {}
 
@@ -66,7 +70,7 @@ class Generation {
         raise(COV_CANCELLED, "generation was cancelled");
       if (!gather()) return;
       step_.run();
-      for (size_t i = 0; i < live_.size(); ++i) draw(*live_[i], i);
+      draw();
     }
   }
 
@@ -91,34 +95,53 @@ class Generation {
     return !live_.empty();
   }
 
+  // Tokens of all sequences of the step, which do not depend on each other.
+  void draw() {
+    const auto count = static_cast<int64_t>(live_.size());
+    pool_.run(
+        count, [&](int64_t i) { draw_one(*live_[static_cast<size_t>(i)], i); },
+        count * model_.layout().vocab > kSmallSampling);
+    for (Slot* const slot : live_) finish(*slot);
+  }
+
   // The token of one sequence, with the CPU's own sampler: equal logits give equal draws.
-  void draw(Slot& slot, size_t index) {
+  void draw_one(Slot& slot, int64_t index) {
+    Draw& draw = draws_[static_cast<size_t>(ThreadPool::worker())];
     const int64_t vocab = model_.layout().vocab;
     const cov_generate_request& r = requests_[slot.request];
-    cov_generate_output& out = outputs_[slot.request];
-    const float* const logits = step_.logits(static_cast<int64_t>(index));
+    const cov_generate_output& out = outputs_[slot.request];
+    const float* const logits = step_.logits(index);
     const RowStats stats = kernels().logit_stats(logits, 1.0f, vocab);
     const double lse = static_cast<double>(stats.max) + exact_log(static_cast<double>(stats.sum));
-    if (!std::isfinite(lse)) raise(COV_NON_FINITE, "request %d: the logits are not finite", slot.request);
-    const int64_t at = out.token_count++;
-    sampler_.prepare(logits, {r.temperature, r.top_k, r.top_p});
-    const int32_t token = sampler_.draw(cov_uniform_at(r.sampling_seed, static_cast<uint32_t>(at)));
-    const float log_prob = static_cast<float>(static_cast<double>(logits[token]) - lse);
-    out.tokens[at] = token;
-    if (out.log_probs != nullptr) out.log_probs[at] = log_prob;
+    slot.log_prob = NAN;
+    if (!std::isfinite(lse)) return;
+    const int64_t at = out.token_count;
+    draw.sampler.prepare(logits, {r.temperature, r.top_k, r.top_p});
+    slot.token = draw.sampler.draw(cov_uniform_at(r.sampling_seed, static_cast<uint32_t>(at)));
+    slot.log_prob = static_cast<float>(static_cast<double>(logits[slot.token]) - lse);
     const int64_t tops = options_.top_count;
     if (tops > 0)
-      top_log_probs(logits, vocab, lse, 1.0f, options_.top_count, order_,
+      top_log_probs(logits, vocab, lse, 1.0f, options_.top_count, draw.order,
                     out.top_tokens == nullptr ? nullptr : out.top_tokens + at * tops,
                     out.top_log_probs == nullptr ? nullptr : out.top_log_probs + at * tops);
     if (out.fingerprints != nullptr && fingerprint_.dims() > 0)
-      fingerprint_.compute(step_.hidden(static_cast<int64_t>(index)), normed_.data(),
+      fingerprint_.compute(step_.hidden(index), draw.normed.data(),
                            out.fingerprints + at * fingerprint_.dims());
+  }
+
+  // Tells of the token drawn, and sees whether the request has ended.
+  void finish(Slot& slot) {
+    const cov_generate_request& r = requests_[slot.request];
+    cov_generate_output& out = outputs_[slot.request];
+    if (std::isnan(slot.log_prob)) raise(COV_NON_FINITE, "request %d: the logits are not finite", slot.request);
+    const int32_t at = out.token_count++;
+    out.tokens[at] = slot.token;
+    if (out.log_probs != nullptr) out.log_probs[at] = slot.log_prob;
     if (options_.on_token != nullptr)
-      options_.on_token(options_.context, slot.request, static_cast<int32_t>(at), token, log_prob);
-    slot.next = {token};
+      options_.on_token(options_.context, slot.request, at, slot.token, slot.log_prob);
+    slot.next = {slot.token};
     const int32_t* const stops = r.stop_tokens;
-    if (std::find(stops, stops + r.stop_token_count, token) != stops + r.stop_token_count) {
+    if (std::find(stops, stops + r.stop_token_count, slot.token) != stops + r.stop_token_count) {
       out.finish_reason = COV_FINISH_STOP;
       slot.request = -1;
     } else if (out.token_count == r.max_new_tokens) {
@@ -126,15 +149,23 @@ class Generation {
     }
   }
 
+  // What a thread needs to draw.
+  struct Draw {
+    explicit Draw(const Layout& l)
+        : sampler(l.vocab), order(static_cast<size_t>(l.vocab)), normed(static_cast<size_t>(l.d)) {}
+    Sampler sampler;
+    std::vector<int32_t> order;
+    std::vector<float> normed;
+  };
+
   Model& model_;
   const cov_generate_request* requests_;
   int32_t count_;
   const cov_generate_options& options_;
   cov_generate_output* outputs_;
   std::vector<Slot> slots_;
-  Sampler sampler_;
-  std::vector<int32_t> order_;
-  std::vector<float> normed_;
+  ThreadPool pool_;
+  std::vector<Draw> draws_;
   Fingerprint fingerprint_;
   GenerationStep step_;
   int32_t next_request_ = 0;

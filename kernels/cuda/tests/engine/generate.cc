@@ -39,6 +39,30 @@ void check_same(const Results& a, const Results& b) {
   }
 }
 
+// Enough tokens to choose from that threads draw beside each other, and logits that are not finite.
+void many_tokens(cov_device* device) {
+  const cov_model_shape shape = {4001, 8, 8, 1, 1, 1, 64, 1, 10000.0, 1e-5};
+  std::vector<float> parameters = lively_parameters(shape, 6);
+  const std::vector<int32_t> prompts = Numbers(7).tokens(30, shape.vocab_size);
+  std::vector<cov_generate_request> requests;
+  for (int32_t i = 0; i < kRequests; ++i)
+    requests.push_back({prompts.data() + i, 3 + 2 * i, kNew - i, 0.5f + 0.3f * static_cast<float>(i), 0,
+                        i % 2 == 0 ? 0.9f : 0.0f, nullptr, 0, {static_cast<uint8_t>(i)}});
+  const cov_fingerprint_options fingerprint = {{4, 2}, kDims};
+  const cov_generate_options options = {&fingerprint, kTops, 0, nullptr, nullptr, nullptr, 0};
+  Results cpu, results;
+  const TestModel model(shape, parameters);
+  CHECK_OK(cov_model_generate(model, requests.data(), kRequests, &options, cpu.outputs.data()));
+  const DeviceModel gpu(device, shape, parameters);
+  CHECK_OK(cov_device_model_generate(gpu, requests.data(), kRequests, &options, results.outputs.data()));
+  check_same(results, cpu);
+  parameters.back() = NAN;  // of the final norm
+  CHECK_OK(cov_device_model_write(gpu, COV_PARAMETERS, 0, parameters.size(), parameters.data()));
+  CHECK_CODE(cov_device_model_generate(gpu, requests.data(), kRequests, &options, results.outputs.data()),
+             COV_NON_FINITE);
+  CHECK(results.outputs[0].token_count == 0);
+}
+
 }  // namespace
 
 int main() {
@@ -94,5 +118,6 @@ int main() {
   CHECK_CODE(cov_device_model_generate(gpu, requests.data(), kRequests, &options,
                                        none.outputs.data()),
              COV_OUT_OF_RANGE);
+  many_tokens(device.get());
   TEST_MAIN_END("cuda generate");
 }
