@@ -7,6 +7,7 @@
 #include <cstring>
 
 #include "codec/activation_rows.h"
+#include "core/given.h"
 #include "core/thread_pool.h"
 #include "covenant/model.h"
 #include "sparse/layout.h"
@@ -60,6 +61,8 @@ cov_status begin_activation(int32_t kind, int32_t rows, int32_t width, uint8_t* 
     return cov_error(COV_INVALID_ARGUMENT, "the payload takes %" PRIu64 " bytes, not %" PRIu64,
                      wanted, payload_bytes);
   }
+  if (cov_status status = given("payload", payload); status.code != COV_OK)
+    return status;
   std::memcpy(payload, "CVA1", 4);
   store_u32(payload + 4, static_cast<uint32_t>(kind));
   store_u32(payload + 8, static_cast<uint32_t>(rows));
@@ -76,6 +79,8 @@ cov_status check_activation(int32_t kind, int32_t rows, int32_t width, const uin
     return cov_error(COV_MALFORMED, "%" PRIu64 " bytes of activations; agreed are %" PRIu64,
                      payload_bytes, wanted);
   }
+  if (cov_status status = given("payload", payload); status.code != COV_OK)
+    return status;
   if (std::memcmp(payload, "CVA1", 4) != 0 || load_u32(payload + 4) != static_cast<uint32_t>(kind) ||
       load_u32(payload + 8) != static_cast<uint32_t>(rows) ||
       load_u32(payload + 12) != static_cast<uint32_t>(width))
@@ -104,6 +109,8 @@ cov_status cov_activation_size(int32_t kind, int32_t rows, int32_t width, uint64
   if (rows < 0 || width < 1 || width > COV_ACTIVATION_WIDTH_MAX ||
       static_cast<int64_t>(rows) * width > COV_ACTIVATION_VALUES_MAX)
     return cov_error(COV_INVALID_ARGUMENT, "%d rows of %d values are not possible", rows, width);
+  if (cov_status status = covenant::given("bytes", bytes); status.code != COV_OK)
+    return status;
   *bytes = COV_ACTIVATION_HEADER_BYTES +
            static_cast<uint64_t>(rows) * activation_row_bytes(kind, width);
   return cov_ok();
@@ -111,6 +118,10 @@ cov_status cov_activation_size(int32_t kind, int32_t rows, int32_t width, uint64
 
 cov_status cov_activation_encode(int32_t kind, const float* values, int32_t rows, int32_t width,
                                  int32_t threads, uint8_t* payload, uint64_t payload_bytes) {
+  if (cov_status status = covenant::given("values", covenant::unless_empty(values, rows));
+      status.code != COV_OK) {
+    return status;
+  }
   const cov_status status =
       covenant::codec::begin_activation(kind, rows, width, payload, payload_bytes);
   if (status.code != COV_OK) return status;
@@ -125,6 +136,10 @@ cov_status cov_activation_encode(int32_t kind, const float* values, int32_t rows
 
 cov_status cov_activation_decode(int32_t kind, const uint8_t* payload, uint64_t payload_bytes,
                                  int32_t rows, int32_t width, int32_t threads, float* values) {
+  if (cov_status status = covenant::given("values", covenant::unless_empty(values, rows));
+      status.code != COV_OK) {
+    return status;
+  }
   const cov_status status =
       covenant::codec::check_activation(kind, rows, width, payload, payload_bytes);
   if (status.code != COV_OK) return status;

@@ -8,6 +8,7 @@
 #include <new>
 #include <vector>
 
+#include "core/given.h"
 #include "core/thread_pool.h"
 #include "covenant/model.h"
 #include "hash/pieces.h"
@@ -129,9 +130,9 @@ cov_status apply(const uint16_t* base, const cov_delta_info& info, const uint8_t
 namespace covenant::codec {
 
 cov_status check_delta_weights(const void* weights, uint64_t count) {
-  if (count > COV_DELTA_WEIGHTS_MAX || (count > 0 && weights == nullptr))
+  if (count > COV_DELTA_WEIGHTS_MAX)
     return cov_error(COV_INVALID_ARGUMENT, "%" PRIu64 " weights; at most 2^40 are possible", count);
-  return cov_ok();
+  return count > 0 ? given("weights", weights) : cov_ok();
 }
 
 void join_delta(uint64_t count, const DeltaParts& parts, cov_bytes* delta) {
@@ -198,7 +199,10 @@ cov_status refuse_delta_result() {
 
 cov_status cov_delta_root(const uint16_t* weights, uint64_t count, int32_t threads,
                           uint8_t root[COV_HASH_BYTES]) {
-  if (cov_status status = covenant::codec::check_delta_weights(weights, count); status.code != COV_OK) return status;
+  if (cov_status status = covenant::codec::check_delta_weights(weights, count);
+      status.code != COV_OK) {
+    return status;
+  }
   try {
     ThreadPool pool(threads_or_default(threads));
     return root_of(pool, weights, count, root);
@@ -209,9 +213,13 @@ cov_status cov_delta_root(const uint16_t* weights, uint64_t count, int32_t threa
 
 cov_status cov_delta_encode(const uint16_t* base, const uint16_t* next, uint64_t count,
                             int32_t threads, cov_bytes* delta) {
+  if (cov_status status = covenant::given("delta", delta); status.code != COV_OK)
+    return status;
   *delta = {nullptr, 0};
-  if (cov_status status = covenant::codec::check_delta_weights(base, count); status.code != COV_OK) return status;
-  if (cov_status status = covenant::codec::check_delta_weights(next, count); status.code != COV_OK) return status;
+  if (cov_status status = covenant::codec::check_delta_weights(base, count); status.code != COV_OK)
+    return status;
+  if (cov_status status = covenant::codec::check_delta_weights(next, count); status.code != COV_OK)
+    return status;
   try {
     const cov_status status = encode(base, next, count, threads_or_default(threads), delta);
     if (status.code != COV_OK) cov_bytes_free(delta);
@@ -223,9 +231,11 @@ cov_status cov_delta_encode(const uint16_t* base, const uint16_t* next, uint64_t
 }
 
 cov_status cov_delta_read(const uint8_t* delta, uint64_t delta_bytes, cov_delta_info* info) {
+  if (cov_status status = covenant::given("info", info); status.code != COV_OK) return status;
   *info = {};
   if (delta_bytes < COV_DELTA_HEADER_BYTES)
     return refuse(COV_DELTA_WRONG_SIZE, "%" PRIu64 " bytes are less than a header", delta_bytes);
+  if (cov_status status = covenant::given("delta", delta); status.code != COV_OK) return status;
   if (std::memcmp(delta, "CVD1", 4) != 0)
     return refuse(COV_DELTA_WRONG_MAGIC, "this is not covenant.delta.v1");
   info->weight_count = load_u64(delta + 4);
@@ -249,7 +259,10 @@ cov_status cov_delta_read(const uint8_t* delta, uint64_t delta_bytes, cov_delta_
 
 cov_status cov_delta_apply(const uint16_t* base, uint64_t count, const uint8_t* delta,
                            uint64_t delta_bytes, int32_t threads, uint16_t* next) {
-  if (cov_status status = covenant::codec::check_delta_weights(base, count); status.code != COV_OK) return status;
+  if (cov_status status = covenant::codec::check_delta_weights(base, count); status.code != COV_OK)
+    return status;
+  if (cov_status status = covenant::codec::check_delta_weights(next, count); status.code != COV_OK)
+    return status;
   try {
     cov_delta_info info;
     std::vector<uint64_t> starts;
@@ -265,6 +278,10 @@ cov_status cov_delta_apply(const uint16_t* base, uint64_t count, const uint8_t* 
 cov_status cov_delta_apply_chunk(const uint16_t* base, uint64_t count, uint64_t chunk,
                                  const uint8_t* code, uint64_t code_bytes, int32_t raw,
                                  uint16_t* next, uint64_t* changed) {
+  if (cov_status status = covenant::given("base, next and changed", base, next, changed);
+      status.code != COV_OK) {
+    return status;
+  }
   *changed = 0;
   if (chunk >= delta_chunks(count))
     return cov_error(COV_INVALID_ARGUMENT, "chunk %" PRIu64 " is beyond the weights", chunk);

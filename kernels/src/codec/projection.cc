@@ -6,6 +6,7 @@
 #include <cstring>
 #include <vector>
 
+#include "core/given.h"
 #include "core/thread_pool.h"
 #include "covenant/model.h"
 #include "covenant/rng.h"
@@ -155,12 +156,30 @@ cov_status covenant::codec::check_projection(const cov_projection& projection,
   return cov_ok();
 }
 
+using covenant::given;
 using covenant::codec::check_projection;
+
+namespace {
+
+// What every call needs: a projection, tokens within its table, and buffers for all rows.
+template <typename... Buffers>
+cov_status check_call(const cov_projection* projection, const int32_t* tokens, int32_t rows,
+                      const Buffers*... buffers) {
+  if (cov_status status = given("the projection and a buffer for each side", projection,
+                                covenant::unless_empty(buffers, rows)...);
+      status.code != COV_OK) {
+    return status;
+  }
+  return check_projection(*projection, tokens, rows);
+}
+
+}  // namespace
 
 cov_status cov_projection_encode(const cov_projection* projection, const float* x,
                                  const int32_t* tokens, int32_t rows, int32_t threads, float* z) {
+  if (cov_status status = check_call(projection, tokens, rows, x, z); status.code != COV_OK)
+    return status;
   const cov_projection& p = *projection;
-  if (cov_status status = check_projection(p, tokens, rows); status.code != COV_OK) return status;
   return covenant::guarded([&] {
     Work work(p, threads);
     const PackedMatrix basis = work.to_rank();
@@ -174,8 +193,9 @@ cov_status cov_projection_encode(const cov_projection* projection, const float* 
 
 cov_status cov_projection_decode(const cov_projection* projection, const float* z,
                                  const int32_t* tokens, int32_t rows, int32_t threads, float* y) {
+  if (cov_status status = check_call(projection, tokens, rows, z, y); status.code != COV_OK)
+    return status;
   const cov_projection& p = *projection;
-  if (cov_status status = check_projection(p, tokens, rows); status.code != COV_OK) return status;
   return covenant::guarded([&] {
     Work work(p, threads);
     if (p.table != nullptr) {
@@ -193,8 +213,9 @@ cov_status cov_projection_decode_backward(const cov_projection* projection, cons
                                           const float* z, const int32_t* tokens, int32_t rows,
                                           int32_t threads, float* d_z, float* d_basis,
                                           float* d_table) {
+  if (cov_status status = check_call(projection, tokens, rows, d_y, z, d_z); status.code != COV_OK)
+    return status;
   const cov_projection& p = *projection;
-  if (cov_status status = check_projection(p, tokens, rows); status.code != COV_OK) return status;
   return covenant::guarded([&] {
     Work work(p, threads);
     covenant::multiply(work.pool, operand(d_y), rows, work.to_rank(), nullptr, d_z);
@@ -209,8 +230,9 @@ cov_status cov_projection_encode_backward(const cov_projection* projection, cons
                                           const float* x, const int32_t* tokens, int32_t rows,
                                           int32_t threads, float* d_x, float* d_basis,
                                           float* d_table) {
+  if (cov_status status = check_call(projection, tokens, rows, d_z, x, d_x); status.code != COV_OK)
+    return status;
   const cov_projection& p = *projection;
-  if (cov_status status = check_projection(p, tokens, rows); status.code != COV_OK) return status;
   return covenant::guarded([&] {
     Work work(p, threads);
     covenant::multiply(work.pool, operand(d_z), rows, work.from_rank(), nullptr, d_x);
@@ -253,6 +275,10 @@ cov_status cov_projection_random_basis(uint64_t seed, int32_t width, int32_t ran
 
 cov_status cov_projection_step(float* basis, const float* gradient, float* momentum, int32_t width,
                                int32_t rank, float rate, float decay) {
+  if (cov_status status = given("basis, gradient and momentum", basis, gradient, momentum);
+      status.code != COV_OK) {
+    return status;
+  }
   const cov_projection p = {basis, nullptr, width, rank, 0};
   if (cov_status status = check_projection(p, nullptr, 0); status.code != COV_OK) return status;
   try {

@@ -6,6 +6,7 @@
 #include <new>
 #include <vector>
 
+#include "core/given.h"
 #include "core/thread_pool.h"
 #include "covenant/hash.h"
 #include "covenant/model.h"
@@ -68,6 +69,10 @@ cov_status cov_merkle_root(const uint8_t* items, uint64_t count, uint8_t root[CO
 
 cov_status cov_tensor_table_root(const cov_tensor_info* tensors, int32_t tensor_count,
                                  uint8_t root[COV_HASH_BYTES]) {
+  if (cov_status status = covenant::given("tensors", covenant::unless_empty(tensors, tensor_count));
+      status.code != COV_OK) {
+    return status;
+  }
   Sha256 hash;
   for (int32_t t = 0; t < tensor_count; ++t) {
     const cov_tensor_info& tensor = tensors[t];
@@ -89,6 +94,13 @@ cov_status cov_tensor_table_root(const cov_tensor_info* tensors, int32_t tensor_
 
 cov_status cov_state_root(const float* parameters, uint64_t length, const cov_tensor_info* tensors,
                           int32_t tensor_count, int32_t threads, uint8_t root[COV_HASH_BYTES]) {
+  if (cov_status status =
+          covenant::given("parameters, tensors and root",
+                          covenant::unless_empty(parameters, static_cast<int64_t>(length)),
+                          covenant::unless_empty(tensors, tensor_count), root);
+      status.code != COV_OK) {
+    return status;
+  }
   try {
     std::vector<Piece> pieces;
     for (int32_t t = 0; t < tensor_count; ++t) {

@@ -4,6 +4,8 @@
 #include <cmath>
 #include <cstring>
 
+#include "core/given.h"
+
 namespace covenant::sparse {
 
 cov_status check_header(const uint8_t* bytes, uint64_t length, const char magic[4],
@@ -11,6 +13,8 @@ cov_status check_header(const uint8_t* bytes, uint64_t length, const char magic[
   if (length < kHeaderBytes) {
     return refuse(COV_SPARSE_WRONG_SIZE, "%" PRIu64 " bytes are less than a header", length);
   }
+  if (cov_status status = given("the bytes of an update", bytes); status.code != COV_OK)
+    return status;
   if (std::memcmp(bytes, magic, 4) != 0) {
     return refuse(COV_SPARSE_WRONG_MAGIC, "the bytes do not begin with %.4s", magic);
   }
@@ -69,6 +73,7 @@ cov_status refuse_tensor(int32_t code, const cov_tensor_info& tensor, uint64_t c
 }  // namespace covenant::sparse
 
 using namespace covenant::sparse;
+using covenant::unless_empty;
 
 cov_status cov_sparse_check(const uint8_t* body, uint64_t body_bytes,
                             const cov_tensor_info* tensors, int32_t tensor_count,
@@ -85,6 +90,8 @@ cov_status cov_sparse_decode(const uint8_t* body, uint64_t body_bytes,
                              const cov_tensor_info* tensors, int32_t tensor_count,
                              cov_sparse_format format, uint32_t* indices, float* values,
                              uint64_t capacity, uint64_t* kept) {
+  if (cov_status status = covenant::given("kept", kept); status.code != COV_OK)
+    return status;
   uint64_t wanted = 0;
   *kept = 0;
   if (cov_status status =
@@ -95,6 +102,12 @@ cov_status cov_sparse_decode(const uint8_t* body, uint64_t body_bytes,
   if (capacity < wanted) {
     return cov_error(COV_INVALID_ARGUMENT, "room for %" PRIu64 " values; there are %" PRIu64,
                      capacity, wanted);
+  }
+  const auto room = static_cast<int64_t>(wanted);
+  if (cov_status status = covenant::given("indices and values", unless_empty(indices, room),
+                                          unless_empty(values, room));
+      status.code != COV_OK) {
+    return status;
   }
   uint64_t at = 0;
   const cov_status status = visit_chunks(body, body_bytes, tensors, tensor_count, format,
@@ -112,6 +125,11 @@ cov_status cov_sparse_decode(const uint8_t* body, uint64_t body_bytes,
 cov_status cov_sparse_apply(float* parameters, uint64_t length, const uint8_t* body,
                             uint64_t body_bytes, const cov_tensor_info* tensors,
                             int32_t tensor_count, cov_sparse_format format, float scale) {
+  const auto floats = static_cast<int64_t>(length);
+  if (cov_status status = covenant::given("parameters", unless_empty(parameters, floats));
+      status.code != COV_OK) {
+    return status;
+  }
   if (!std::isfinite(scale)) return cov_error(COV_INVALID_ARGUMENT, "scale is not finite");
   if (cov_status status = check_tensors(tensors, tensor_count, length); status.code != COV_OK)
     return status;

@@ -13,6 +13,7 @@
 #include <thread>
 #include <vector>
 
+#include "core/given.h"
 #include "core/thread_pool.h"
 #include "covenant/model.h"
 #include "sparse/body.h"
@@ -303,6 +304,8 @@ using namespace covenant::sparse;
 cov_status cov_sparse_compress(const cov_sparse_source* source, const cov_tensor_info* tensors,
                                int32_t tensor_count, cov_sparse_format format, int32_t threads,
                                uint8_t* body, uint64_t body_bytes) {
+  if (cov_status status = covenant::given("source and body", source, body); status.code != COV_OK)
+    return status;
   if (cov_status status = check_source(*source); status.code != COV_OK) return status;
   if (cov_status status = check_tensors(tensors, tensor_count, source->length);
       status.code != COV_OK)

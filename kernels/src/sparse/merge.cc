@@ -9,6 +9,7 @@
 #include <new>
 #include <vector>
 
+#include "core/given.h"
 #include "core/thread_pool.h"
 #include "covenant/model.h"
 #include "sparse/merged.h"
@@ -155,6 +156,8 @@ using namespace covenant::sparse;
 cov_status cov_sparse_merge(const cov_merge_input* input, const cov_tensor_info* tensors,
                             int32_t tensor_count, cov_sparse_format format, int32_t threads,
                             cov_bytes* merged) {
+  if (cov_status status = covenant::given("input and merged", input, merged); status.code != COV_OK)
+    return status;
   *merged = {nullptr, 0};
   if (cov_status status = check_merge_input(*input); status.code != COV_OK) return status;
   if (cov_status status = check_format(format); status.code != COV_OK) return status;

@@ -5,6 +5,8 @@
 #include <cmath>
 #include <cstring>
 
+#include "core/given.h"
+
 namespace covenant::sparse {
 
 PositionLayout::PositionLayout(int32_t values, int32_t positions)
@@ -78,6 +80,8 @@ cov_status check_frame(const uint8_t* merged, uint64_t merged_bytes, int32_t ten
   if (merged_bytes < kMergedHeaderBytes) {
     return refuse(COV_SPARSE_WRONG_SIZE, "%" PRIu64 " bytes are less than a header", merged_bytes);
   }
+  if (cov_status status = given("the bytes of an update", merged); status.code != COV_OK)
+    return status;
   if (std::memcmp(merged, "CVM1", 4) != 0)
     return refuse(COV_SPARSE_WRONG_MAGIC, "this is not a merged update");
   if (merged[4] > COV_MERGE_ALL || merged[5] > 1) {
@@ -138,6 +142,7 @@ float load_f32(const uint8_t* at) { return std::bit_cast<float>(load_u32(at)); }
 }  // namespace covenant::sparse
 
 using namespace covenant::sparse;
+using covenant::unless_empty;
 
 cov_status cov_merged_check(const uint8_t* merged, uint64_t merged_bytes,
                             const cov_tensor_info* tensors, int32_t tensor_count, uint64_t* kept) {
@@ -155,6 +160,13 @@ cov_status cov_merged_apply(float* parameters, uint64_t length, const uint8_t* m
                             uint64_t merged_bytes, const cov_tensor_info* tensors,
                             int32_t tensor_count, float rate, int32_t* skipped,
                             int32_t* skipped_count) {
+  const auto floats = static_cast<int64_t>(length);
+  if (cov_status status = covenant::given("parameters, skipped and skipped_count",
+                                          unless_empty(parameters, floats),
+                                          unless_empty(skipped, tensor_count), skipped_count);
+      status.code != COV_OK) {
+    return status;
+  }
   *skipped_count = 0;
   if (!std::isfinite(rate))
     return cov_error(COV_INVALID_ARGUMENT, "outerLearningRate is not finite");

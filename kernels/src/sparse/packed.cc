@@ -6,6 +6,7 @@
 #include <cstring>
 #include <new>
 
+#include "core/given.h"
 #include "core/thread_pool.h"
 #include "covenant/model.h"
 #include "sparse/body.h"
@@ -132,6 +133,8 @@ int threads_or_default(int32_t threads) { return threads > 0 ? threads : cov_def
 cov_status cov_sparse_pack(const uint8_t* body, uint64_t body_bytes, const cov_tensor_info* tensors,
                            int32_t tensor_count, cov_sparse_format format, int32_t threads,
                            cov_bytes* packed) {
+  if (cov_status status = covenant::given("packed", packed); status.code != COV_OK)
+    return status;
   *packed = {nullptr, 0};
   if (cov_status status =
           cov_sparse_check(body, body_bytes, tensors, tensor_count, format, nullptr);
@@ -158,6 +161,8 @@ cov_status cov_sparse_unpack(const uint8_t* packed, uint64_t packed_bytes,
     return cov_error(COV_INVALID_ARGUMENT, "room for %" PRIu64 " bytes; the body has %" PRIu64,
                      body_bytes, wanted);
   }
+  if (cov_status status = covenant::given("body", body); status.code != COV_OK)
+    return status;
   if (cov_status status = check_header(packed, packed_bytes, "CVP1", tensor_count, format);
       status.code != COV_OK) {
     return status;

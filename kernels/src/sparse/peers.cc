@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "core/given.h"
 #include "sparse/norm.h"
 
 namespace covenant::sparse {
@@ -15,6 +16,10 @@ cov_status check_merge_input(const cov_merge_input& input) {
   if (input.rule != COV_MERGE_CONTRIBUTORS && input.rule != COV_MERGE_ALL) {
     return cov_error(COV_INVALID_ARGUMENT, "merge rule %d is not known", input.rule);
   }
+  if (cov_status status =
+          given("bodies, their sizes and weights", input.bodies, input.body_bytes, input.weights);
+      status.code != COV_OK)
+    return status;
   bool any = false;
   for (int32_t r = 0; r < input.count; ++r) {
     if (!(input.weights[r] >= 0) || !std::isfinite(input.weights[r])) {

@@ -6,6 +6,7 @@
 #include <new>
 #include <vector>
 
+#include "core/given.h"
 #include "core/thread_pool.h"
 #include "covenant/model.h"
 #include "sparse/path.h"
@@ -264,11 +265,19 @@ bool surely_finite(const Peers& peers, const cov_tensor_info* tensors, int32_t t
 }  // namespace covenant::sparse
 
 using namespace covenant::sparse;
+using covenant::unless_empty;
 
 cov_status cov_sparse_update(float* parameters, uint64_t length, const cov_merge_input* input,
                              const cov_tensor_info* tensors, int32_t tensor_count,
                              cov_sparse_format format, float rate, int32_t threads,
                              int32_t* skipped, int32_t* skipped_count) {
+  const auto floats = static_cast<int64_t>(length);
+  if (cov_status status = covenant::given(
+          "parameters, input, skipped and skipped_count", unless_empty(parameters, floats), input,
+          unless_empty(skipped, tensor_count), skipped_count);
+      status.code != COV_OK) {
+    return status;
+  }
   *skipped_count = 0;
   if (!std::isfinite(rate))
     return cov_error(COV_INVALID_ARGUMENT, "outerLearningRate is not finite");

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "covenant/activation.h"
 #include "covenant/delta.h"
 #include "covenant/hash.h"
 #include "covenant/model.h"
@@ -166,6 +167,69 @@ void formats_that_are_none() {
                COV_INVALID_ARGUMENT);
 }
 
+// What a call cannot do without may be missing: an error, not a fault.
+void missing() {
+  const Tensors tensors = table({100});
+  const cov_tensor_info* const t = tensors.data();
+  constexpr cov_sparse_format format = {2, 64};
+  std::vector<float> values(100), base(100, 1.0f), error(100);
+  float* const v = values.data();
+  Bytes body(16384);
+  uint64_t bytes = 0, kept = 0;
+  CHECK_OK(cov_sparse_size(t, 1, format, &bytes, nullptr));
+  const cov_sparse_source source = {base.data(), v, error.data(), 100, 0.5f};
+  CHECK_OK(cov_sparse_compress(&source, t, 1, format, 1, body.data(), bytes));
+  const uint8_t* const bodies[] = {body.data(), nullptr};
+  const uint64_t sizes[] = {bytes, bytes};
+  const float weights[] = {1, 1};
+  const cov_merge_input two = {bodies, sizes, weights, 2, COV_MERGE_ALL, 0};
+  const cov_merge_input none = {nullptr, nullptr, nullptr, 1, COV_MERGE_ALL, 0};
+  cov_bytes out = {};
+  int32_t skipped = 0, count = 0;
+  uint8_t root[COV_HASH_BYTES];
+  const cov_projection cut = {v, nullptr, 10, 10, 0};
+  cov_delta_info info;
+  const cov_status all[] = {
+      cov_sparse_compress(nullptr, t, 1, format, 1, body.data(), bytes),
+      cov_sparse_compress(&source, t, 1, format, 1, nullptr, bytes),
+      cov_sparse_check(nullptr, bytes, t, 1, format, &kept),
+      cov_sparse_decode(body.data(), bytes, t, 1, format, nullptr, nullptr, 100, &kept),
+      cov_sparse_decode(body.data(), bytes, t, 1, format, nullptr, nullptr, 100, nullptr),
+      cov_sparse_apply(nullptr, 100, body.data(), bytes, t, 1, format, 1),
+      cov_sparse_pack(body.data(), bytes, t, 1, format, 1, nullptr),
+      cov_sparse_unpack(body.data(), bytes, t, 1, format, 1, nullptr, bytes),
+      cov_sparse_merge(nullptr, t, 1, format, 1, &out),
+      cov_sparse_merge(&two, t, 1, format, 1, &out),
+      cov_sparse_merge(&none, t, 1, format, 1, &out),
+      cov_sparse_merge(&two, t, 1, format, 1, nullptr),
+      cov_sparse_update(v, 100, nullptr, t, 1, format, 1, 1, &skipped, &count),
+      cov_sparse_update(nullptr, 100, &two, t, 1, format, 1, 1, &skipped, &count),
+      cov_merged_check(nullptr, 100, t, 1, &kept),
+      cov_merged_apply(v, 100, nullptr, 100, t, 1, 1, &skipped, &count),
+      cov_merged_apply(v, 100, body.data(), bytes, t, 1, 1, nullptr, nullptr),
+      cov_state_root(nullptr, 100, t, 1, 1, root),
+      cov_state_root(v, 100, nullptr, 1, 1, root),
+      cov_tensor_table_root(nullptr, 1, root),
+      cov_activation_size(COV_ACTIVATION_BF16, 1, 4, nullptr),
+      cov_activation_encode(COV_ACTIVATION_BF16, nullptr, 1, 4, 1, body.data(), 24),
+      cov_activation_encode(COV_ACTIVATION_BF16, v, 1, 4, 1, nullptr, 24),
+      cov_activation_decode(COV_ACTIVATION_BF16, nullptr, 24, 1, 4, 1, v),
+      cov_projection_encode(nullptr, v, nullptr, 1, 1, v),
+      cov_projection_decode(&cut, nullptr, nullptr, 1, 1, v),
+      cov_projection_decode_backward(&cut, v, v, nullptr, 1, 1, nullptr, nullptr, nullptr),
+      cov_projection_encode_backward(&cut, v, nullptr, nullptr, 1, 1, v, nullptr, nullptr),
+      cov_projection_step(v, nullptr, v, 10, 10, 1, 0),
+      cov_delta_root(nullptr, 5, 1, root),
+      cov_delta_encode(nullptr, nullptr, 5, 1, &out),
+      cov_delta_encode(nullptr, nullptr, 0, 1, nullptr),
+      cov_delta_read(nullptr, 100, &info),
+      cov_delta_apply(nullptr, 5, body.data(), 100, 1, nullptr),
+      cov_delta_apply_chunk(nullptr, 5, 0, nullptr, 0, 0, nullptr, &bytes),
+  };
+  for (const cov_status& status : all)
+    CHECK(status.code != COV_OK && std::strstr(status.message, "must be given") != nullptr);
+}
+
 void deltas() {
   for (const size_t count : {0u, 1u, 2u, 13u, 8191u}) {
     std::vector<uint16_t> base(count), next(count), out(count);
@@ -200,6 +264,7 @@ int main() {
   shapes();
   not_finite();
   formats_that_are_none();
+  missing();
   deltas();
   TEST_MAIN_END("edges/updates");
 }
