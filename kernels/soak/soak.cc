@@ -1,7 +1,7 @@
 // One process, several threads, mixed jobs for a long time: does memory stay flat, does anything
 // stall, does a result change? Exits with 1 on a fault, 3 when a job stalls, else 0.
 //
-//   soak [--seconds N] [--seed S] [--workers N] [--stall-seconds N] [--report FILE]
+//   soak [--seconds N] [--seed N] [--workers N] [--stall-seconds N] [--report FILE]
 #include <unistd.h>
 
 #if defined(__GLIBC__)
@@ -30,25 +30,39 @@ struct Options {
   const char* report = nullptr;
 };
 
+// A number above zero, and nothing behind it.
+bool number(const char* text, double& value) {
+  char* end = nullptr;
+  value = std::strtod(text, &end);
+  return end != text && *end == '\0' && value > 0;
+}
+
 Options parse(int argc, char** argv) {
   Options options;
-  for (int i = 1; i < argc; i += 2) {
+  bool ok = true;
+  for (int i = 1; i < argc && ok; i += 2) {
     const std::string name = argv[i];
-    const char* value = i + 1 < argc ? argv[i + 1] : "";
+    const char* const text = i + 1 < argc ? argv[i + 1] : "";
+    double value = 0;
+    ok = name == "--report" ? *text != '\0' : number(text, value);
     if (name == "--seconds") {
-      options.seconds = std::atof(value);
+      options.seconds = value;
     } else if (name == "--seed") {
-      options.seed = std::strtoull(value, nullptr, 10);
+      options.seed = static_cast<uint64_t>(value);
     } else if (name == "--workers") {
-      options.workers = std::clamp(std::atoi(value), 1, 64);
+      options.workers = static_cast<int>(std::clamp(value, 1.0, 64.0));
     } else if (name == "--stall-seconds") {
-      options.stall_seconds = std::atof(value);
+      options.stall_seconds = value;
     } else if (name == "--report") {
-      options.report = value;
+      options.report = text;
     } else {
-      std::fprintf(stderr, "Unknown argument %s.\n", argv[i]);
-      std::exit(2);
+      ok = false;
     }
+  }
+  if (!ok) {
+    std::fprintf(stderr, "Usage: soak [--seconds N] [--seed N] [--workers N] [--stall-seconds N] "
+                         "[--report FILE]; numbers are above 0.\n");
+    std::exit(2);
   }
   return options;
 }
