@@ -51,23 +51,23 @@ GenerationSize size_for(const cov_generate_request* requests, int32_t count, siz
 class Generation {
  public:
   Generation(Model& model, const cov_generate_request* requests, int32_t count,
-             const cov_generate_options& options, cov_generate_output* outputs)
+             const cov_generate_options& options, cov_generate_output* outputs, const Share& share)
       : model_(model),
         requests_(requests),
         count_(count),
         options_(options),
         outputs_(outputs),
+        share_(share),
         slots_(static_cast<size_t>(
             std::min(count, options.max_batch == 0 ? kBatch : options.max_batch))),
-        pool_(std::min(default_thread_count(), static_cast<int>(slots_.size()))),
+        pool_(std::min(share.threads(), static_cast<int>(slots_.size()))),
         draws_(static_cast<size_t>(pool_.threads()), Draw(model.layout())),
         fingerprint_(options.fingerprint, model.layout().d, model.eps()),
         step_(model, size_for(requests, count, slots_.size(), fingerprint_.dims() > 0)) {}
 
   void run() {
     for (;;) {
-      if (options_.cancel != nullptr && __atomic_load_n(options_.cancel, __ATOMIC_RELAXED) != 0)
-        raise(COV_CANCELLED, "generation was cancelled");
+      share_.check_cancelled(options_.cancel, "generation");
       if (!gather()) return;
       step_.run();
       draw();
@@ -133,12 +133,13 @@ class Generation {
   void finish(Slot& slot) {
     const cov_generate_request& r = requests_[slot.request];
     cov_generate_output& out = outputs_[slot.request];
-    if (std::isnan(slot.log_prob)) raise(COV_NON_FINITE, "request %d: the logits are not finite", slot.request);
+    const int32_t request = share_.first + slot.request;
+    if (std::isnan(slot.log_prob)) raise(COV_NON_FINITE, "request %d: the logits are not finite", request);
     const int32_t at = out.token_count++;
     out.tokens[at] = slot.token;
     if (out.log_probs != nullptr) out.log_probs[at] = slot.log_prob;
     if (options_.on_token != nullptr)
-      options_.on_token(options_.context, slot.request, at, slot.token, slot.log_prob);
+      options_.on_token(options_.context, request, at, slot.token, slot.log_prob);
     slot.next = {slot.token};
     const int32_t* const stops = r.stop_tokens;
     if (std::find(stops, stops + r.stop_token_count, slot.token) != stops + r.stop_token_count) {
@@ -163,6 +164,7 @@ class Generation {
   int32_t count_;
   const cov_generate_options& options_;
   cov_generate_output* outputs_;
+  const Share& share_;
   std::vector<Slot> slots_;
   ThreadPool pool_;
   std::vector<Draw> draws_;
@@ -174,6 +176,14 @@ class Generation {
 
 }  // namespace
 
+void Share::check_cancelled(const int32_t* cancel, const char* what) const {
+  if ((cancel != nullptr && __atomic_load_n(cancel, __ATOMIC_RELAXED) != 0) ||
+      (stop != nullptr && stop->load(std::memory_order_relaxed)))
+    raise(COV_CANCELLED, "%s was cancelled", what);
+}
+
+int Share::threads() const { return std::max(1, default_thread_count() / of); }
+
 void Model::logits(const Activations& a, const int32_t* index, int64_t rows, float* out) {
   const Layout& l = layout_;
   // No layer is under way, so there is room for the norm.
@@ -183,9 +193,10 @@ void Model::logits(const Activations& a, const int32_t* index, int64_t rows, flo
 }
 
 void Model::generate(const cov_generate_request* requests, int32_t count,
-                     const cov_generate_options& options, cov_generate_output* outputs) {
+                     const cov_generate_options& options, cov_generate_output* outputs,
+                     const Share& share) {
   if (count == 0) return;
-  Generation generation(*this, requests, count, options, outputs);
+  Generation generation(*this, requests, count, options, outputs, share);
   try {
     generation.run();
   } catch (...) {

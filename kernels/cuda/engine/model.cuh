@@ -2,6 +2,7 @@
 // src/engine/model.h.
 #pragma once
 
+#include <atomic>
 #include <functional>
 #include <memory>
 #include <vector>
@@ -55,6 +56,15 @@ struct Activations {
 struct KeptGroup {
   Group group;
   Activations activations;
+};
+
+// Which of the requests of a call these are, where several models share them.
+struct Share {
+  int32_t first = 0;
+  int32_t of = 1;                            // models that share the host's threads
+  const std::atomic<bool>* stop = nullptr;  // another model has failed
+  void check_cancelled(const int32_t* cancel, const char* what) const;
+  int threads() const;
 };
 
 class Lora;  // lora.cuh
@@ -158,10 +168,10 @@ class Model {
   double optimizer_step(const cov_adamw_options& options);
   void train_step(const cov_batch& batch, const cov_adamw_options& options, double* loss,
                   double* norm);
-  void generate(const cov_generate_request* requests, int32_t count,
-                const cov_generate_options& options, cov_generate_output* outputs);
+  void generate(const cov_generate_request* requests, int32_t count, const cov_generate_options& options,
+                cov_generate_output* outputs, const Share& share = {});
   void replay(const cov_replay_request* requests, int32_t count, const cov_replay_options& options,
-              const cov_replay_output* outputs);
+              const cov_replay_output* outputs, const Share& share = {});
   void drop_kept() { kept_.clear(); }
 
   // Whether generation uses CUDA graphs, and what came of it.

@@ -20,12 +20,13 @@ constexpr int32_t kNoCheck = -1;
 class Replay {
  public:
   Replay(Model& model, const cov_replay_request* requests, int32_t count,
-         const cov_replay_options& options, const cov_replay_output* outputs)
+         const cov_replay_options& options, const cov_replay_output* outputs, const Share& share)
       : model_(model),
         requests_(requests),
         count_(count),
         options_(options),
-        pool_(default_thread_count()),
+        share_(share),
+        pool_(share.threads()),
         checks_(requests, options.fingerprint, outputs, model.layout().vocab, model.layout().d,
                 model.eps(), pool_.threads()) {
     int64_t longest = 0;
@@ -40,8 +41,7 @@ class Replay {
     for (int32_t first = 0; first < count_;) {
       const int32_t last = gather(first);
       for (size_t from = 0; from < tokens_.size(); from += kRows) {
-        if (options_.cancel != nullptr && __atomic_load_n(options_.cancel, __ATOMIC_RELAXED) != 0)
-          raise(COV_CANCELLED, "replay was cancelled");
+        share_.check_cancelled(options_.cancel, "replay");
         compute(from, std::min<size_t>(kRows, tokens_.size() - from));
       }
       first = last;
@@ -155,6 +155,7 @@ class Replay {
   const cov_replay_request* requests_;
   int32_t count_;
   const cov_replay_options& options_;
+  const Share& share_;
   ThreadPool pool_;
   ReplayChecks checks_;
   Buffer<float> cache_;
@@ -169,9 +170,9 @@ class Replay {
 }  // namespace
 
 void Model::replay(const cov_replay_request* requests, int32_t count,
-                   const cov_replay_options& options, const cov_replay_output* outputs) {
+                   const cov_replay_options& options, const cov_replay_output* outputs, const Share& share) {
   if (count == 0) return;
-  Replay replay(*this, requests, count, options, outputs);
+  Replay replay(*this, requests, count, options, outputs, share);
   try {
     replay.run();
   } catch (...) {

@@ -31,16 +31,6 @@ cov_status create(void* handle, const cov_model_shape* shape, int32_t compute, v
   });
 }
 
-cov_status generate(void* handle, const cov_generate_request* requests, int32_t count,
-                    const cov_generate_options* options, cov_generate_output* outputs) {
-  return guard([&] { model_of(handle).generate(requests, count, *options, outputs); });
-}
-
-cov_status replay(void* handle, const cov_replay_request* requests, int32_t count,
-                  const cov_replay_options* options, const cov_replay_output* outputs) {
-  return guard([&] { model_of(handle).replay(requests, count, *options, outputs); });
-}
-
 void graphs(const void* handle, cov_device_graphs* graphs) {
   const auto& model = *static_cast<const Model*>(handle);
   const GraphCounts& counts = model.graph_counts();
@@ -56,8 +46,6 @@ const device::EngineTable& engine_table() {
   static const device::EngineTable table = {
       .training = training_table<Model, model_of, Lora, lora_of>(),
       .create = create,
-      .generate = generate,
-      .replay = replay,
       .graphs = graphs,
       .set_graphs = set_graphs,
   };

@@ -77,6 +77,16 @@ device::TrainingTable training_table() {
              double* norm) {
             return guard([&] { model_of(handle).train_step(*batch, *options, loss, norm); });
           },
+      .generate =
+          [](void* handle, const cov_generate_request* requests, int32_t count,
+             const cov_generate_options* options, cov_generate_output* outputs) {
+            return guard([&] { model_of(handle).generate(requests, count, *options, outputs); });
+          },
+      .replay =
+          [](void* handle, const cov_replay_request* requests, int32_t count,
+             const cov_replay_options* options, const cov_replay_output* outputs) {
+            return guard([&] { model_of(handle).replay(requests, count, *options, outputs); });
+          },
   };
 }
 

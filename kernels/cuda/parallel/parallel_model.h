@@ -35,6 +35,11 @@ class ParallelModel {
   double optimizer_step(const cov_adamw_options& options);
   void train_step(const cov_batch& batch, const cov_adamw_options& options, double* loss,
                   double* norm);
+  // Requests are spread over the replicas, which must not be split.
+  void generate(const cov_generate_request* requests, int32_t count, const cov_generate_options& options,
+                cov_generate_output* outputs);
+  void replay(const cov_replay_request* requests, int32_t count, const cov_replay_options& options,
+              const cov_replay_output* outputs);
   // As Model's: on every replica.
   void use_lora(ParallelLora* lora);
 
@@ -56,6 +61,9 @@ class ParallelModel {
   // The part of a call that changes parameters.
   void change(const std::function<void()>& body);
   void drop_kept();
+  // Calls body(model, requests, share) for the share of each replica, in threads of their own.
+  using OnShare = std::function<void(Model& model, int32_t count, const Share& share)>;
+  void spread(int32_t count, const OnShare& body);
 
   uint64_t parameters_;
   size_t stages_;

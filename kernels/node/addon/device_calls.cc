@@ -23,6 +23,8 @@ struct OneDevice {
   static constexpr auto set_step_count = cov_device_model_set_step_count;
   static constexpr auto create_lora = cov_device_model_create_lora;
   static constexpr auto use_lora = cov_device_model_use_lora;
+  static constexpr auto generate = cov_device_model_generate;
+  static constexpr auto replay = cov_device_model_replay;
 };
 struct SeveralDevices {
   using Model = cov_parallel_model;
@@ -37,6 +39,8 @@ struct SeveralDevices {
   static constexpr auto set_step_count = cov_parallel_model_set_step_count;
   static constexpr auto create_lora = cov_parallel_model_create_lora;
   static constexpr auto use_lora = cov_parallel_model_use_lora;
+  static constexpr auto generate = cov_parallel_model_generate;
+  static constexpr auto replay = cov_parallel_model_replay;
 };
 
 // A device that closes after everything on it: its model, and adapters that live longer.
@@ -120,6 +124,16 @@ class OnDevices : public ModelCalls {
                         float* gradient_norm) override {
     return Api::train_step(model_, &batch, &options, loss, gradient_norm);
   }
+  cov_status generate(const std::vector<cov_generate_request>& requests,
+                      const cov_generate_options& options, cov_generate_output* outputs) override {
+    return Api::generate(model_, requests.data(), static_cast<int32_t>(requests.size()), &options,
+                         outputs);
+  }
+  cov_status replay(const std::vector<cov_replay_request>& requests,
+                    const cov_replay_options& options, const cov_replay_output* outputs) override {
+    return Api::replay(model_, requests.data(), static_cast<int32_t>(requests.size()), &options,
+                       outputs);
+  }
   cov_status use_no_adapter() override { return Api::use_lora(model_, nullptr); }
   int64_t step_count() const override { return Api::step_count(model_); }
   cov_status set_step_count(int64_t count) override { return Api::set_step_count(model_, count); }
@@ -150,16 +164,6 @@ class DeviceCalls final : public OnDevices<OneDevice> {
     return status;
   }
 
-  cov_status generate(const std::vector<cov_generate_request>& requests,
-                      const cov_generate_options& options, cov_generate_output* outputs) override {
-    return cov_device_model_generate(model_, requests.data(),
-                                     static_cast<int32_t>(requests.size()), &options, outputs);
-  }
-  cov_status replay(const std::vector<cov_replay_request>& requests,
-                    const cov_replay_options& options, const cov_replay_output* outputs) override {
-    return cov_device_model_replay(model_, requests.data(), static_cast<int32_t>(requests.size()),
-                                   &options, outputs);
-  }
   void memory(uint64_t* bytes, uint64_t* peak_bytes) override {
     (void)cov_device_memory(device_->handle, bytes, peak_bytes);
   }
@@ -182,14 +186,6 @@ class ParallelCalls final : public OnDevices<SeveralDevices> {
                                      nullptr);
   }
 
-  cov_status generate(const std::vector<cov_generate_request>&, const cov_generate_options&,
-                      cov_generate_output*) override {
-    return one_device_only();
-  }
-  cov_status replay(const std::vector<cov_replay_request>&, const cov_replay_options&,
-                    const cov_replay_output*) override {
-    return one_device_only();
-  }
   void memory(uint64_t* bytes, uint64_t* peak_bytes) override {
     *bytes = *peak_bytes = 0;
     for (int32_t at = 0; at < devices_; ++at) {
@@ -201,10 +197,6 @@ class ParallelCalls final : public OnDevices<SeveralDevices> {
   }
 
  private:
-  static cov_status one_device_only() {
-    return cov_error(COV_UNSUPPORTED, "a model on several devices does not generate or replay");
-  }
-
   int32_t devices_ = 0;
 };
 

@@ -108,6 +108,27 @@ test("replicas take parts of a batch and agree with the CPU to rounding", () =>
     { devices: [0, 1] },
   ));
 
+test("replicas share the requests, and each yields what the CPU yields", () =>
+  withModel(
+    async (model) => {
+      const cpu = await Model.create(tinyShape, { parameters, threads: 1 });
+      const requests = [3, 1, 6, 2, 5].map((maxNewTokens) => tinyRequest({ maxNewTokens }));
+      const told = requests.map(() => 0);
+      const found = await model.generate(requests, {
+        onToken: ({ request }) => {
+          told[request] = (told[request] ?? 0) + 1;
+        },
+      });
+      assert.deepEqual(found, await cpu.generate(requests));
+      assert.deepEqual(
+        told,
+        found.map(({ tokens }) => tokens.length),
+      );
+      cpu.close();
+    },
+    { devices: [0, 1] },
+  ));
+
 test("each device of a split holds its layers, and the caps and counts are of all", () =>
   withModel(
     async (split) => {

@@ -21,7 +21,8 @@ function stagesOf({ devices = [0], layout = "data-parallel" }: DeviceModelOption
 /**
  * A model on one CUDA device, or spread over several, with an engine thread of its own. It takes the calls of `Model`
  * that {@link TrainableModel} has; its buffers are on the devices, so that they are read and written by copies. In fp32
- * on one device, or on several that split the layers, every result has the bits of `Model`.
+ * on one device, or on several that split the layers, every result has the bits of `Model`. Replicas share out the
+ * requests of `generate` and `replay`, whose results are those of one device.
  */
 export class DeviceModel extends Trainable implements TrainableModel {
   readonly shape: ModelShape;

@@ -158,6 +158,18 @@ cov_status cov_parallel_model_optimizer_step(cov_parallel_model* model,
   return optimizer_step(model, options, gradient_norm);
 }
 
+cov_status cov_parallel_model_generate(cov_parallel_model* model, const cov_generate_request* requests,
+                                       int32_t request_count, const cov_generate_options* options,
+                                       cov_generate_output* outputs) {
+  return generate(model, requests, request_count, options, outputs);
+}
+
+cov_status cov_parallel_model_replay(cov_parallel_model* model, const cov_replay_request* requests,
+                                     int32_t request_count, const cov_replay_options* options,
+                                     const cov_replay_output* outputs) {
+  return replay(model, requests, request_count, options, outputs);
+}
+
 cov_status cov_parallel_model_train_step(cov_parallel_model* model, const cov_batch* batch,
                                          const cov_adamw_options* options, double* loss,
                                          float* gradient_norm) {

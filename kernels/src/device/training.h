@@ -49,6 +49,10 @@ cov_status forward(TrainingModel* model, const cov_batch* batch,
 cov_status backward(TrainingModel* model, const float* coefficients, uint64_t count);
 cov_status train_step(TrainingModel* model, const cov_batch* batch,
                       const cov_adamw_options* options, double* loss, float* gradient_norm);
+cov_status generate(TrainingModel* model, const cov_generate_request* requests, int32_t request_count,
+                    const cov_generate_options* options, cov_generate_output* outputs);
+cov_status replay(TrainingModel* model, const cov_replay_request* requests, int32_t request_count,
+                  const cov_replay_options* options, const cov_replay_output* outputs);
 cov_status create_lora(TrainingModel* model, const cov_lora_options* options, cov_device_lora** lora);
 cov_status use_lora(TrainingModel* model, cov_device_lora* lora);
 

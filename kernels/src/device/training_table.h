@@ -35,6 +35,10 @@ struct TrainingTable {
   cov_status (*backward)(void* model, const float* coefficients, uint64_t count);
   cov_status (*train_step)(void* model, const cov_batch* batch, const cov_adamw_options* options,
                            double* loss, double* norm);
+  cov_status (*generate)(void* model, const cov_generate_request* requests, int32_t count,
+                         const cov_generate_options* options, cov_generate_output* outputs);
+  cov_status (*replay)(void* model, const cov_replay_request* requests, int32_t count,
+                       const cov_replay_options* options, const cov_replay_output* outputs);
 };
 
 }  // namespace covenant::device

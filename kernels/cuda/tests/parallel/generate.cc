@@ -1,0 +1,167 @@
+// Generation and replay over replicas: the bits of one device, however requests are spread; cancelling, and
+// faults of one replica.
+#include <algorithm>
+#include <atomic>
+#include <cstdlib>
+
+#include "../engine/adapters.h"
+#include "support.h"
+
+namespace {
+
+using namespace covenant_test;
+
+constexpr cov_model_shape kShape = {37, 24, 20, 2, 4, 2, 64, 0, 10000.0, 1e-5};
+constexpr int32_t kRequests = 7, kNew = 9;
+
+struct Requests {
+  std::vector<int32_t> prompts = Numbers(3).tokens(40, kShape.vocab_size);
+  std::vector<cov_generate_request> list;
+  Requests() {
+    for (int32_t i = 0; i < kRequests; ++i)
+      list.push_back({prompts.data() + i, 1 + 4 * i % 9, kNew - i % 4, i == 2 ? 0.0f : 0.9f, 0, 0.0f, nullptr, 0,
+                      {static_cast<uint8_t>(i)}});
+  }
+};
+
+struct Told {
+  std::atomic<int32_t> inside{0};
+  int32_t most = 0;
+  std::vector<std::vector<int32_t>> tokens = std::vector<std::vector<int32_t>>(kRequests);
+  static void tell(void* context, int32_t request, int32_t index, int32_t token, float) {
+    Told& told = *static_cast<Told*>(context);
+    told.most = std::max(told.most, ++told.inside);
+    std::vector<int32_t>& list = told.tokens[static_cast<size_t>(request)];
+    CHECK(index == static_cast<int32_t>(list.size()));
+    list.push_back(token);
+    --told.inside;
+  }
+};
+
+struct Results {
+  std::vector<int32_t> tokens = std::vector<int32_t>(kRequests * kNew, -7);
+  std::vector<float> log_probs = std::vector<float>(kRequests * kNew);
+  std::vector<cov_generate_output> outputs;
+  Told told;
+  cov_generate_options options = {nullptr, 0, 3, Told::tell, &told, nullptr, 0};
+  Results() {
+    for (int32_t i = 0; i < kRequests; ++i)
+      outputs.push_back({tokens.data() + i * kNew, log_probs.data() + i * kNew, nullptr, nullptr, nullptr, 0, 0});
+  }
+  Results(const Results&) = delete;
+  Results& operator=(const Results&) = delete;
+};
+
+void check_same(const Results& a, const Results& b) {
+  CHECK(a.tokens == b.tokens && a.told.tokens == b.told.tokens && a.told.most == 1);
+  CHECK_SAME(a.log_probs.data(), b.log_probs.data(), a.log_probs.size() * sizeof(float));
+  for (size_t i = 0; i < kRequests; ++i) CHECK(a.outputs[i].token_count == b.outputs[i].token_count);
+}
+
+const Requests& requests() {
+  static const Requests all;
+  return all;
+}
+
+cov_status generate(cov_parallel_model* model, Results& results, int32_t count = kRequests) {
+  return cov_parallel_model_generate(model, requests().list.data(), count, &results.options,
+                                     results.outputs.data());
+}
+
+// What generation reported, drawn again.
+template <typename Replay>
+void check_replay(const Results& results, const Replay& replay) {
+  std::vector<cov_replay_request> list;
+  std::vector<cov_replay_output> outputs;
+  std::vector<int32_t> drawn(kRequests * kNew);
+  std::vector<float> log_probs(kRequests * kNew);
+  for (int32_t i = 0; i < kRequests; ++i) {
+    const cov_generate_request& r = requests().list[static_cast<size_t>(i)];
+    list.push_back({r.prompt, r.prompt_length, results.tokens.data() + i * kNew, r.max_new_tokens, r.temperature,
+                    r.top_k, r.top_p, {}});
+    std::copy_n(r.sampling_seed, 32, list.back().sampling_seed);
+    outputs.push_back({drawn.data() + i * kNew, nullptr, log_probs.data() + i * kNew, nullptr});
+  }
+  const cov_replay_options options = {};
+  CHECK_OK(replay(list.data(), kRequests, &options, outputs.data()));
+  for (int32_t i = 0; i < kRequests; ++i) {
+    const auto count = static_cast<size_t>(requests().list[static_cast<size_t>(i)].max_new_tokens);
+    CHECK_SAME(drawn.data() + i * kNew, results.tokens.data() + i * kNew, count * sizeof(int32_t));
+    CHECK_SAME(log_probs.data() + i * kNew, results.log_probs.data() + i * kNew, count * sizeof(float));
+  }
+}
+
+void replicas(int32_t devices, int32_t compute, const Results& expected) {
+  const ParallelModel model(devices, kShape, lively_parameters(kShape, 11), {1, compute, 0, 0});
+  Results results, few;
+  CHECK_OK(generate(model, results));
+  check_same(results, expected);
+  check_replay(results, [&](auto... arguments) { return cov_parallel_model_replay(model, arguments...); });
+  // Fewer requests than replicas, and none.
+  CHECK_OK(generate(model, few, 1));
+  CHECK(few.told.tokens[0] == expected.told.tokens[0]);
+  CHECK_OK(generate(model, few, 0));
+  // With adapters the tokens are others, and theirs again without.
+  const cov_lora_options options = {3, 6.0f, 127, 17};
+  const DeviceAdapters<cov_parallel_model> adapters(model, options, Numbers(41).floats(1800, 0.2f));
+  Results adapted, again;
+  CHECK_OK(generate(model, adapted));
+  CHECK(adapted.log_probs != expected.log_probs);
+  CHECK_OK(cov_parallel_model_use_lora(model, nullptr));
+  CHECK_OK(generate(model, again));
+  check_same(again, expected);
+}
+
+void faults(int32_t devices) {
+  std::vector<float> parameters = lively_parameters(kShape, 11);
+  const ParallelModel model(devices, kShape, parameters, {1, COV_COMPUTE_F32, 0, 0});
+  Results results;
+  const int32_t cancel = 1;
+  results.options.cancel = &cancel;
+  CHECK_CODE(generate(model, results), COV_CANCELLED);
+  results.options.cancel = nullptr;
+  results.options.weights = COV_WEIGHTS_INT8;
+  CHECK_CODE(generate(model, results), COV_UNSUPPORTED);
+  results.options.weights = COV_WEIGHTS_F32;
+  CHECK_CODE(generate(nullptr, results), COV_INVALID_ARGUMENT);
+  if (std::getenv("COVENANT_EMULATED_DEVICES") != nullptr) {
+    setenv("COVENANT_EMULATION_FAULT", "1:60", 1);
+    Results broken;
+    CHECK_CODE(generate(model, broken), COV_INTERNAL);
+    unsetenv("COVENANT_EMULATION_FAULT");
+    Results after;
+    CHECK_OK(generate(model, after));
+  }
+  parameters.back() = NAN;  // of the final norm
+  CHECK_OK(cov_parallel_model_write(model, COV_PARAMETERS, 0, parameters.size(), parameters.data()));
+  CHECK_CODE(generate(model, results), COV_NON_FINITE);
+  const ParallelModel split(devices, kShape, parameters, {devices, COV_COMPUTE_F32, 0, 0});
+  CHECK_CODE(generate(split, results), COV_UNSUPPORTED);
+  const cov_replay_options replay = {};
+  CHECK_CODE(cov_parallel_model_replay(split, nullptr, 0, &replay, nullptr), COV_UNSUPPORTED);
+}
+
+}  // namespace
+
+int main() {
+  if (!have_device()) return kSkipped;
+  const std::vector<float> parameters = lively_parameters(kShape, 11);
+  const TestModel cpu(kShape, parameters);
+  Results exact, rounded;
+  CHECK_OK(cov_model_generate(cpu, requests().list.data(), kRequests, &exact.options, exact.outputs.data()));
+  {
+    const DevicePointer device = open_device();
+    const DeviceModel one(device.get(), kShape, parameters, COV_COMPUTE_BF16);
+    CHECK_OK(cov_device_model_generate(one, requests().list.data(), kRequests, &rounded.options,
+                                       rounded.outputs.data()));
+  }
+  const int32_t most = std::min(3, cov_device_count());
+  for (int32_t devices = 1; devices <= most; ++devices) {
+    if (kSanitized && devices == 2) continue;
+    replicas(devices, COV_COMPUTE_F32, exact);
+    replicas(devices, COV_COMPUTE_BF16, rounded);
+  }
+  if (most < 2) return kSkipped;
+  faults(2);
+  TEST_MAIN_END("cuda parallel generate");
+}
