@@ -90,7 +90,7 @@ void for_centred(Work& work, const float* x, const int32_t* tokens, int32_t rows
 void add_outer(Work& work, const float* v, const float* z, int32_t rows, float* d_basis) {
   if (rows == 0) return;  // v and z may be null
   const int64_t size =
-      covenant::gradient_scratch_size(Compute::kF32, rows, work.p.rank, work.pool.threads());
+      covenant::gradient_scratch_size(Compute::kF32, rows, work.p.rank);
   const Buffer<float> scratch(work.memory, size);
   covenant::multiply_gradient(work.pool, Compute::kF32, operand(v), operand(z), rows, work.p.width,
                               work.p.rank, d_basis, scratch.data());

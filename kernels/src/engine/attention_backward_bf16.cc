@@ -1,7 +1,7 @@
 // attention_backward_f32 with the operands of all five products rounded to bf16 and fp32 sums, as
 // the layers' own products are in that format. dK and dV are summed transposed, (dim, positions):
-// then P and dS are right-hand sides, whose packing takes pairs of rows as they lie, and only the
-// far smaller Q and dO have to be transposed.
+// then P and dS are right-hand sides, whose packing takes pairs of rows as they lie, and Q and dO
+// are read as they lie too.
 #include <algorithm>
 
 #include "engine/attention_blocks.h"
@@ -12,17 +12,11 @@ namespace {
 
 constexpr int64_t kBlock = 96;  // rows whose probabilities are kept at once; whole query blocks
 
-// Rows of one head rounded, and the same transposed: left-hand sides of scores and of dK, dV.
-struct RoundedRows {
-  Bf16 *rows;     // (kBlock, dim), row stride bf16_row(dim)
-  Bf16 *columns;  // (dim, kBlock), row stride kBlock
-};
-
 // Scratch of one task, cut from one block; with no block it only counts.
 struct Scratch {
   Bf16 *keys_t, *values_t;  // panels of K^T and V^T: [position / 32][dim][32]
   Bf16* keys;               // panels of K: [dim / 32][positions][32]
-  RoundedRows queries, douts;
+  Bf16 *queries, *douts;    // rounded rows of one head: (kBlock, dim), row stride bf16_row(dim)
   float* probabilities;   // (kBlock, ld)
   float* dprobabilities;  // (kQueryBlock, ld)
   Bf16* dscores;          // (kBlock, ld), row stride bf16_row(ld)
@@ -43,10 +37,8 @@ struct Scratch {
     keys_t = take16(ld * dim_padded);
     values_t = take16(ld * dim_padded);
     keys = take16(ld * dim_padded);
-    for (RoundedRows* x : {&queries, &douts}) {
-      x->rows = take16(kBlock * bf16_row(shape.dim));
-      x->columns = take16(shape.dim * kBlock);
-    }
+    queries = take16(kBlock * bf16_row(shape.dim));
+    douts = take16(kBlock * bf16_row(shape.dim));
     probabilities = take(kBlock * ld);
     dprobabilities = take(kQueryBlock * ld);
     dscores = take16(kBlock * bf16_row(ld));
@@ -59,10 +51,9 @@ struct Scratch {
 };
 
 void round_rows(const KernelTable& kernel, const float* x, int64_t rows, int64_t dim,
-                int64_t stride, const RoundedRows& to) {
+                int64_t stride, Bf16* to) {
   for (int64_t i = 0; i < rows; ++i)
-    kernel.round_bf16(x + i * stride, dim, bf16_padded(dim), to.rows + i * bf16_row(dim));
-  kernel.transpose_bf16(to.rows, rows, dim, bf16_row(dim), to.columns, kBlock);
+    kernel.round_bf16(x + i * stride, dim, bf16_padded(dim), to + i * bf16_row(dim));
 }
 
 // Fetches a row that is read after the next products: rows of one head lie far apart.
@@ -84,9 +75,9 @@ void backward_queries(const KernelTable& kernel, const AttentionShape& shape,
     Bf16* ds = s.dscores + r * ds_row;
     for (int64_t i = 0; i < block; ++i)
       fetch(head.out + (row + i) * out_width, dim);
-    kernel.gemm_bf16(block, visible, s.dim_padded, s.queries.rows + r * rounded_row, rounded_row,
+    kernel.gemm_bf16(block, visible, s.dim_padded, s.queries + r * rounded_row, rounded_row,
                      s.keys_t, s.dim_padded * kPanel, nullptr, 0, p, s.ld);
-    kernel.gemm_bf16(block, visible, s.dim_padded, s.douts.rows + r * rounded_row, rounded_row,
+    kernel.gemm_bf16(block, visible, s.dim_padded, s.douts + r * rounded_row, rounded_row,
                      s.values_t, s.dim_padded * kPanel, nullptr, 0, dp, s.ld);
     for (int64_t i = 0; i < block; ++i) {
       const int64_t at = (row + i) * out_width;
@@ -106,12 +97,14 @@ void backward_keys(const KernelTable& kernel, const AttentionShape& shape, const
                    int64_t first, int64_t rows, bool fresh) {
   const int64_t dim = shape.dim, panel = kBlock * kPanel;
   const auto add = [&](int64_t key, int64_t count, int64_t skip, bool first_sum) {
-    const int64_t at = key / kPanel * panel + skip * kPanel, k = bf16_padded(rows) - skip;
+    const int64_t at = key / kPanel * panel + skip * kPanel, row = bf16_row(dim);
     float *dk = s.dkeys_t + key, *dv = s.dvalues_t + key;
-    kernel.gemm_bf16(dim, count, k, s.queries.columns + skip, kBlock, s.dscores_panels + at, panel,
-                     first_sum ? nullptr : dk, s.ld, dk, s.ld);
-    kernel.gemm_bf16(dim, count, k, s.douts.columns + skip, kBlock, s.probabilities_panels + at,
-                     panel, first_sum ? nullptr : dv, s.ld, dv, s.ld);
+    kernel.gemm_bf16_transposed(dim, count, rows - skip, s.queries + skip * row, row,
+                                s.dscores_panels + at, panel, first_sum ? nullptr : dk, s.ld, dk,
+                                s.ld);
+    kernel.gemm_bf16_transposed(dim, count, rows - skip, s.douts + skip * row, row,
+                                s.probabilities_panels + at, panel, first_sum ? nullptr : dv, s.ld,
+                                dv, s.ld);
   };
   for (int64_t key = 0; key < first + rows; key += kPanel) {
     const int64_t to = key * kBlock;

@@ -152,8 +152,7 @@ GradientTasks::GradientTasks(const ThreadPool& pool, Compute format, Operand dy,
       n_(n),
       dw_(dw),
       x_{format, m, k, scratch},
-      packing_(x, x_),
-      turned_(reinterpret_cast<Bf16*>(scratch) + packed_bytes(format, m, k) / 2) {
+      packing_(x, x_) {
   const int64_t threads = pool.threads();
   rows_ = threads == 1 && format == Compute::kF32 ? n : kGradientRows;
   row_blocks_ = (n + rows_ - 1) / rows_;
@@ -163,7 +162,6 @@ GradientTasks::GradientTasks(const ThreadPool& pool, Compute format, Operand dy,
   column_blocks_ = (k + block_ - 1) / block_;
 }
 
-// In bf16 a task puts its own columns of dY into rows, in the caches of the core that needs them.
 void GradientTasks::operator()(int64_t task) const {
   const KernelTable& kernel = kernels();
   const int64_t m = x_.k, k = x_.n;
@@ -176,10 +174,9 @@ void GradientTasks::operator()(int64_t task) const {
                 kPanel * m, dw, k, dw, k);
     return;
   }
-  Bf16* const own = turned_ + ThreadPool::worker() * bf16_size(kGradientRows, m);
-  kernel.transpose_bf16(dy_.bf16 + row, m, rows, bf16_row(n_), own, bf16_row(m));
-  kernel.gemm_bf16(rows, columns, bf16_padded(m), own, bf16_row(m),
-                   static_cast<const Bf16*>(panel), kPanel * bf16_padded(m), dw, k, dw, k);
+  kernel.gemm_bf16_transposed(rows, columns, m, dy_.bf16 + row, bf16_row(n_),
+                              static_cast<const Bf16*>(panel), kPanel * bf16_padded(m), dw, k, dw,
+                              k);
 }
 
 void multiply_gradient(ThreadPool& pool, Compute format, Operand dy, Operand x, int64_t m,
@@ -189,9 +186,8 @@ void multiply_gradient(ThreadPool& pool, Compute format, Operand dy, Operand x, 
   pool.run(tasks.count(), tasks, m * n * k > kOneThreadProduct);
 }
 
-int64_t gradient_scratch_size(Compute format, int64_t m, int64_t k, int threads) {
-  return packed_bytes(format, m, k) / 4 +
-         (format == Compute::kBf16 ? (threads * bf16_size(kGradientRows, m) + 1) / 2 : 0);
+int64_t gradient_scratch_size(Compute format, int64_t m, int64_t k) {
+  return packed_bytes(format, m, k) / 4;
 }
 
 }  // namespace covenant

@@ -47,11 +47,11 @@ struct Operand {
   Bf16* bf16 = nullptr;
 };
 
-// Rows that follow each other at a multiple of 1 KiB would share few sets of the first-level cache;
-// these can be used as they lie.
+// An odd number of cache lines: rows below each other then share no set of a cache before all are
+// in use.
 inline int64_t bf16_row(int64_t k) {
   const int64_t padded = bf16_padded(k);
-  return padded % 512 == 0 ? padded + 32 : padded;
+  return padded % 64 == 0 ? padded + 32 : padded;
 }
 inline int64_t bf16_size(int64_t rows, int64_t k) { return rows * bf16_row(k); }
 
@@ -111,7 +111,7 @@ class PackTokensTasks {
 
 // dw (n, k) += dy (m, n)^T x (m, k); both operands in `format`. The tasks of packing() come first;
 // when all of them are done, those of the product. scratch: gradient_scratch_size() floats, for x
-// packed and the part of dy that each thread is at, transposed.
+// packed.
 class GradientTasks {
  public:
   GradientTasks(const ThreadPool& pool, Compute format, Operand dy, Operand x, int64_t m, int64_t n,
@@ -126,10 +126,9 @@ class GradientTasks {
   float* dw_;
   PackedMatrix x_;
   PackTokensTasks packing_;
-  Bf16* turned_;
   int64_t rows_, row_blocks_, block_, column_blocks_;
 };
-int64_t gradient_scratch_size(Compute format, int64_t m, int64_t k, int threads);
+int64_t gradient_scratch_size(Compute format, int64_t m, int64_t k);
 
 // All of it, packing first.
 void multiply_gradient(ThreadPool& pool, Compute format, Operand dy, Operand x, int64_t m,

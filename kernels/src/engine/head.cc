@@ -83,7 +83,7 @@ int64_t head_work_size(const cov_model& model) {
   const int64_t rounded = (bf16_size(rows, vocab) + bf16_size(rows, d) + 2) / 2;
   return rows * (2 * d + 1 + vocab) + d + rmsnorm_partials_size(rows, d) +
          (model.layout.compute == Compute::kF32 ? 0 : rounded) +
-         gradient_scratch_size(model.layout.compute, rows, d, model.pool.threads()) + 8 * 16;
+         gradient_scratch_size(model.layout.compute, rows, d) + 8 * 16;
 }
 
 HeadWork::HeadWork(const cov_model& model, float* work) {
@@ -109,7 +109,7 @@ HeadWork::HeadWork(const cov_model& model, float* work) {
     dlogits = {nullptr, take16(vocab)};
   }
   gradient_scratch =
-      take(gradient_scratch_size(model.layout.compute, rows, d, model.pool.threads()));
+      take(gradient_scratch_size(model.layout.compute, rows, d));
   std::memset(zeros, 0, static_cast<size_t>(d) * sizeof(float));
 }
 

@@ -45,8 +45,8 @@ struct BackwardWork {
       dqkv16 = take16(width);
     }
     partials = take(rmsnorm_partials_size(rows, l.d));
-    scratch = take(gradient_scratch_size(l.compute, rows, l.d, model.pool.threads()));
-    down_scratch = take(gradient_scratch_size(l.compute, rows, l.f, model.pool.threads()));
+    scratch = take(gradient_scratch_size(l.compute, rows, l.d));
+    down_scratch = take(gradient_scratch_size(l.compute, rows, l.f));
   }
 };
 

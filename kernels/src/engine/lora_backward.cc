@@ -36,7 +36,7 @@ struct LoraWork {
     rounded = reinterpret_cast<Bf16*>(
         take(compute == Compute::kF32 ? 0 : (bf16_size(rows, rank) + 1) / 2));
     product = take(product_size);
-    scratch = take(gradient_scratch_size(compute, rows, inner, lora.model->pool.threads()));
+    scratch = take(gradient_scratch_size(compute, rows, inner));
   }
 };
 

@@ -4,7 +4,7 @@
 #if defined(COV_AMX)
 #include "engine/isa/amx.h"
 #endif
-#include "engine/isa/bf16.h"
+#include "engine/isa/bf16_transposed.h"
 #include "engine/isa/gemm.h"
 #include "engine/isa/pack.h"
 #include "engine/isa/rows.h"
@@ -18,10 +18,10 @@ static constexpr KernelTable kTable = {.name = COV_ISA_NAME,
                                       .pack_panel = pack_panel,
                                       .round_bf16 = round_bf16,
                                       .gemm_bf16 = gemm_bf16,
+                                      .gemm_bf16_transposed = gemm_bf16_transposed,
                                       .pack_transposed_bf16 = pack_transposed_bf16,
                                       .pack_panel_bf16 = pack_panel_bf16,
                                       .zip_panel_bf16 = zip_panel_bf16,
-                                      .transpose_bf16 = transpose_bf16,
                                       .rmsnorm_bf16 = rmsnorm<Bf16>,
                                       .swiglu_bf16 = swiglu<Bf16>,
                                       .swiglu_backward_bf16 = swiglu_backward<Bf16>,

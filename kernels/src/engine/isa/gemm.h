@@ -111,8 +111,9 @@ COV_INLINE void row_block(const Product& p, const LeftBlock& a, int64_t step, in
   }
 }
 
-// Calls body(product of the rows, A of them, step, steps) for every block. All blocks have about as
-// many rows: a small last one would read all of B for little work.
+// Calls body(product of the rows, the first of them, step, steps) for every block; a is not set to
+// the block's. All blocks have about as many rows: a small last one would read all of B for little
+// work.
 template <typename Body>
 COV_INLINE void for_blocks(const Product& whole, const Body& body) {
   Product p = whole;
@@ -123,15 +124,15 @@ COV_INLINE void for_blocks(const Product& whole, const Body& body) {
     p.init = whole.init == nullptr ? nullptr : whole.init + first * whole.init_row;
     p.c = whole.c + first * whole.c_row;
     for (int64_t step = 0; step < p.steps; step += kBlockSteps)
-      body(p, whole.a + first * whole.a_row + step * whole.a_k, step,
-           p.steps - step < kBlockSteps ? p.steps - step : kBlockSteps);
+      body(p, first, step, p.steps - step < kBlockSteps ? p.steps - step : kBlockSteps);
   }
 }
 
 template <bool Pairs>
 static void product_rows(const Product& whole) {
-  for_blocks(whole, [](const Product& p, const Word* a, int64_t step, int64_t steps)
+  for_blocks(whole, [](const Product& p, int64_t first, int64_t step, int64_t steps)
                         __attribute__((always_inline)) {
+                          const Word* const a = p.a + first * p.a_row + step * p.a_k;
                           row_block<Left::kRows, Pairs>(p, {a, 0}, step, steps);
                         });
 }
@@ -141,8 +142,9 @@ static void product_rows(const Product& whole) {
 template <bool Pairs>
 static void product_tiles(const Product& whole) {
   alignas(64) Word block[kBlockRows * kBlockSteps + kTilePad];
-  for_blocks(whole, [&](const Product& p, const Word* a, int64_t step, int64_t steps)
+  for_blocks(whole, [&](const Product& p, int64_t first, int64_t step, int64_t steps)
                         __attribute__((always_inline)) {
+                          const Word* const a = p.a + first * p.a_row + step * p.a_k;
                           const TileCut cut(p.m);
                           for (int64_t tile = 0; tile < cut.tiles; ++tile)
                             pack_tile(a + cut.first(tile) * p.a_row,

@@ -60,14 +60,16 @@ struct KernelTable {
   // but not the same one on every path: AMX adds 32 products at a time.
   void (*gemm_bf16)(int64_t m, int64_t n, int64_t k, const Bf16* a, int64_t a_row, const Bf16* b,
                     int64_t b_panel, const float* init, int64_t init_row, float* c, int64_t c_row);
+  // gemm_bf16 with A^T in place of A: A (k, m) with row stride a_row, k >= 1 of any size; B as above,
+  // with bf16_padded(k) of inner dimension.
+  void (*gemm_bf16_transposed)(int64_t m, int64_t n, int64_t k, const Bf16* a, int64_t a_row,
+                               const Bf16* b, int64_t b_panel, const float* init, int64_t init_row,
+                               float* c, int64_t c_row);
   // pack_transposed and pack_panel, rounding to bf16.
   void (*pack_transposed_bf16)(const float* w, int64_t n, int64_t k, int64_t ld, Bf16* out);
   void (*pack_panel_bf16)(const float* w, int64_t columns, int64_t k, int64_t ld, Bf16* out);
   // pack_panel of rows that are bf16 already.
   void (*zip_panel_bf16)(const Bf16* w, int64_t columns, int64_t k, int64_t ld, Bf16* out);
-  // out[c * out_row + t] = x[t * ld + c] for t < rows, zeros up to the padded number of rows.
-  void (*transpose_bf16)(const Bf16* x, int64_t rows, int64_t columns, int64_t ld, Bf16* out,
-                         int64_t out_row);
   // The entries below of these names with results rounded to bf16.
   float (*rmsnorm_bf16)(const float* x, const float* gain, float eps, int64_t n, Bf16* y);
   void (*swiglu_bf16)(const float* gate, const float* up, int64_t n, Bf16* h);
