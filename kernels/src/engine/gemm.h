@@ -55,6 +55,12 @@ inline int64_t bf16_row(int64_t k) {
 }
 inline int64_t bf16_size(int64_t rows, int64_t k) { return rows * bf16_row(k); }
 
+// The rows of x (m, k) from `row` on.
+inline Operand rows_from(Operand x, int64_t row, int64_t k) {
+  return {x.f32 == nullptr ? nullptr : x.f32 + row * k,
+          x.bf16 == nullptr ? nullptr : x.bf16 + row * bf16_row(k)};
+}
+
 // Row i of x (m, k) rounded into row i of a bf16 operand, unless that is null.
 void round_row(const float* x, int64_t i, int64_t k, Bf16* rounded);
 

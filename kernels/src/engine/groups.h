@@ -10,11 +10,12 @@ namespace covenant {
 // Rows that go through the layers together: whole sequences, at least one.
 constexpr int64_t kGroupRows = 1024;
 
-constexpr int64_t kLogitsMax = int64_t{1} << 21;  // floats of one chunk of logits: 8 MiB
+constexpr int64_t kLogitsMax = int64_t{1} << 23;  // numbers in one chunk of logits' gradients
 
-// Rows of logits that are computed together.
+// Rows whose logits' gradients are kept together: as many as that allows, lest the gradient of the
+// head's matrix is read and written again for every few rows.
 inline int64_t head_chunk_rows(int64_t vocab) {
-  return std::clamp<int64_t>(kLogitsMax / vocab, 12, 512);
+  return std::clamp<int64_t>(kLogitsMax / vocab, 12, kGroupRows);
 }
 
 }  // namespace covenant

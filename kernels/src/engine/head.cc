@@ -14,6 +14,10 @@
 namespace covenant {
 namespace {
 
+// Rows whose logits one thread has at once: whole tiles, and in its second-level cache as long as
+// the vocabulary allows.
+constexpr int64_t kLogitRows = 24;
+
 // Row statistics and outputs of one row; z is left as logits.
 double score_row(const KernelTable& kernel, const float* z, int64_t vocab, const HeadRow& row,
                  const HeadOutput& out, std::vector<int32_t>& order) {
@@ -35,23 +39,37 @@ double score_row(const KernelTable& kernel, const float* z, int64_t vocab, const
   return lse;
 }
 
-// dx = J^T dnormed of the final norm for compact rows, and the gain's gradient unless frozen.
-void norm_backward(cov_model& model, const float* last, const HeadRow* rows, int64_t count,
-                   float* dx, HeadWork& work) {
+// From the gradients of a chunk's logits: dx of its rows, and unless the base is frozen what the
+// head's matrix and the gain of the final norm get.
+void chunk_backward(cov_model& model, const float* last, const HeadRow* rows, int64_t count,
+                    float* dx, HeadWork& work) {
   const KernelTable& kernel = kernels();
-  const int64_t d = model.layout.d;
-  const float* gain = model.parameters() + model.layout.final_norm;
-  for_row_blocks(model.pool, count, count * d, [&](int64_t first, int64_t end) {
-    float* partial = work.partials + first / kRowsPerTask * d;
-    std::memset(partial, 0, static_cast<size_t>(d) * sizeof(float));
+  const Layout& l = model.layout;
+  const float* const gain = model.parameters() + l.final_norm;
+  float* const gradients = model.lora == nullptr ? model.state(COV_GRADIENTS) : nullptr;
+  const auto norm = [&](int64_t block) {
+    const int64_t first = block * kRowsPerTask, end = std::min(count, first + kRowsPerTask);
+    float* const partial = work.partials + block * l.d;
+    std::memset(partial, 0, static_cast<size_t>(l.d) * sizeof(float));
     for (int64_t i = first; i < end; ++i)
-      kernel.rmsnorm_backward(last + rows[i].row * d, gain, work.dnormed + i * d, work.zeros,
-                              work.r[i], d, dx + rows[i].row * d, partial);
-  });
-  if (model.lora != nullptr) return;  // the base is frozen
-  float* dgain = model.state(COV_GRADIENTS) + model.layout.final_norm;
-  for (int64_t first = 0; first < count; first += kRowsPerTask)
-    kernel.add(work.partials + first / kRowsPerTask * d, d, dgain);
+      kernel.rmsnorm_backward(last + rows[i].row * l.d, gain, work.dnormed + i * l.d, work.zeros,
+                              work.r[i], l.d, dx + rows[i].row * l.d, partial);
+  };
+  const int64_t norm_blocks = (count + kRowsPerTask - 1) / kRowsPerTask;
+  const MultiplyTasks input(model.pool, work.dlogits, count, model.backward_weights.head, nullptr,
+                            work.dnormed);
+  if (gradients == nullptr) {  // the base is frozen
+    model.pool.run(input.count(), input);
+    model.pool.run(norm_blocks, norm);
+    return;
+  }
+  const GradientTasks gradient(model.pool, l.compute, work.dlogits, work.normed, count, l.vocab,
+                               l.d, gradients + l.head, work.gradient_scratch);
+  model.pool.run_together(
+      {{input.count(), input}, {gradient.packing().count(), gradient.packing()}});
+  model.pool.run_together({{norm_blocks, norm}, {gradient.count(), gradient}});
+  for (int64_t block = 0; block < norm_blocks; ++block)
+    kernel.add(work.partials + block * l.d, l.d, gradients + l.final_norm);
 }
 
 }  // namespace
@@ -74,55 +92,33 @@ double exact_log(double x) {
   return static_cast<double>(exponent) * 0.693147180559945309 + 2.0 * (t + t * series);
 }
 
-int64_t head_chunk_rows(const cov_model& model) {
-  return head_chunk_rows(model.layout.vocab);
-}
-
-int64_t head_work_size(const cov_model& model) {
-  const int64_t rows = head_chunk_rows(model), d = model.layout.d, vocab = model.layout.vocab;
-  const int64_t rounded = (bf16_size(rows, vocab) + bf16_size(rows, d) + 2) / 2;
-  return rows * (2 * d + 1 + vocab) + d + rmsnorm_partials_size(rows, d) +
-         (model.layout.compute == Compute::kF32 ? 0 : rounded) +
-         gradient_scratch_size(model.layout.compute, rows, d) + 8 * 16;
-}
-
-HeadWork::HeadWork(const cov_model& model, float* work) {
-  const int64_t rows = head_chunk_rows(model), d = model.layout.d, vocab = model.layout.vocab;
-  const auto take = [&work](int64_t floats) {
-    float* p = work;
-    work += (floats + 15) / 16 * 16;
+HeadWork::HeadWork(const cov_model& model, bool backward, float* base)
+    : rows(head_chunk_rows(model.layout.vocab)) {
+  const Layout& l = model.layout;
+  const bool f32 = l.compute == Compute::kF32;
+  const auto take = [&](int64_t floats) {
+    float* p = base == nullptr ? nullptr : base + size;
+    size += (floats + 15) / 16 * 16;
     return p;
   };
-  const auto take16 = [&](int64_t columns) {
-    return reinterpret_cast<Bf16*>(take((bf16_size(rows, columns) + 1) / 2));
+  const auto take_operand = [&](int64_t columns) -> Operand {
+    if (f32) return {take(rows * columns), nullptr};
+    return {nullptr, reinterpret_cast<Bf16*>(take((bf16_size(rows, columns) + 1) / 2))};
   };
-  dnormed = take(rows * d);
   r = take(rows);
-  logits = take(rows * vocab);
-  zeros = take(d);
-  partials = take(rmsnorm_partials_size(rows, d));
-  if (model.layout.compute == Compute::kF32) {
-    normed = {take(rows * d), nullptr};
-    dlogits = {logits, nullptr};
-  } else {
-    normed = {nullptr, take16(d)};
-    dlogits = {nullptr, take16(vocab)};
-  }
-  gradient_scratch =
-      take(gradient_scratch_size(model.layout.compute, rows, d));
-  std::memset(zeros, 0, static_cast<size_t>(d) * sizeof(float));
+  normed = take_operand(l.d);
+  if (backward) dlogits = take_operand(l.vocab);
+  if (!backward || !f32) logits = take(model.pool.threads() * kLogitRows * l.vocab);
+  if (!backward) return;
+  dnormed = take(rows * l.d);
+  zeros = take(l.d);
+  partials = take(rmsnorm_partials_size(rows, l.d));
+  gradient_scratch = take(gradient_scratch_size(l.compute, rows, l.d));
+  if (base != nullptr) std::memset(zeros, 0, static_cast<size_t>(l.d) * sizeof(float));
 }
 
-void head_logits(cov_model& model, const float* last, const int64_t* rows, int64_t count,
-                 HeadWork& work) {
-  const KernelTable& kernel = kernels();
-  const int64_t d = model.layout.d;
-  const float* gain = model.parameters() + model.layout.final_norm;
-  for_row_blocks(model.pool, count, count * d, [&](int64_t first, int64_t end) {
-    for (int64_t i = first; i < end; ++i)
-      work.r[i] = rmsnorm_row(kernel, last + rows[i] * d, gain, model.eps(), d, work.normed, i);
-  });
-  multiply(model.pool, work.normed, count, model.forward_weights.head, nullptr, work.logits);
+int64_t head_work_size(const cov_model& model, bool backward) {
+  return HeadWork(model, backward, nullptr).size;
 }
 
 void head(cov_model& model, const float* last, const std::vector<HeadRow>& rows,
@@ -130,40 +126,57 @@ void head(cov_model& model, const float* last, const std::vector<HeadRow>& rows,
           float* dx, HeadWork& work) {
   const KernelTable& kernel = kernels();
   const Layout& l = model.layout;
-  const int64_t chunk = head_chunk_rows(model), total = static_cast<int64_t>(rows.size());
-  std::vector<int64_t> indices(rows.size());
-  for (size_t i = 0; i < rows.size(); ++i) indices[i] = rows[i].row;
-  std::vector<std::vector<int32_t>> orders(static_cast<size_t>(model.pool.threads()));
+  ThreadPool& pool = model.pool;
+  const int64_t total = static_cast<int64_t>(rows.size());
+  const PackedMatrix& weights = model.forward_weights.head;
+  const float* const gain = model.parameters() + l.final_norm;
+  std::vector<std::vector<int32_t>> orders(static_cast<size_t>(pool.threads()));
   if (output.top_count > 0)
     for (std::vector<int32_t>& order : orders) order.resize(static_cast<size_t>(l.vocab));
   std::atomic<bool> finite{true};
-  for (int64_t first = 0; first < total; first += chunk) {
-    const int64_t count = std::min(chunk, total - first);
-    head_logits(model, last, indices.data() + first, count, work);
-    for_row_blocks(model.pool, count, count * l.vocab * 4, [&](int64_t from, int64_t to) {
-      for (int64_t i = from; i < to; ++i) {
-        const HeadRow& row = rows[static_cast<size_t>(first + i)];
-        float* z = work.logits + i * l.vocab;
-        const double lse = score_row(kernel, z, l.vocab, row, output,
-                                     orders[static_cast<size_t>(ThreadPool::worker())]);
-        if (!std::isfinite(lse)) finite.store(false, std::memory_order_relaxed);
-        if (!backward) continue;
-        const float c = (coefficients == nullptr ? constant : coefficients[row.position]) *
-                        output.inverse_temperature;
-        kernel.logit_gradient(z, output.inverse_temperature, static_cast<float>(lse), c, l.vocab);
-        z[row.target] += c;
-        if (work.dlogits.bf16 != nullptr)
-          kernel.round_bf16(z, l.vocab, bf16_padded(l.vocab),
-                            work.dlogits.bf16 + i * bf16_row(l.vocab));
-      }
-    });
+  for (int64_t chunk = 0; chunk < total; chunk += work.rows) {
+    const int64_t count = std::min(work.rows, total - chunk);
+    const HeadRow* const scored = rows.data() + chunk;
+    const auto norm = [&](int64_t i) {
+      work.r[i] =
+          rmsnorm_row(kernel, last + scored[i].row * l.d, gain, model.eps(), l.d, work.normed, i);
+    };
+    // Row i of the chunk from its logits z: results, and with `backward` the logits' gradient.
+    const auto score = [&](int64_t i, float* z) {
+      const double lse = score_row(kernel, z, l.vocab, scored[i], output,
+                                   orders[static_cast<size_t>(ThreadPool::worker())]);
+      if (!std::isfinite(lse)) finite.store(false, std::memory_order_relaxed);
+      if (!backward) return;
+      const float c = (coefficients == nullptr ? constant : coefficients[scored[i].position]) *
+                      output.inverse_temperature;
+      kernel.logit_gradient(z, output.inverse_temperature, static_cast<float>(lse), c, l.vocab);
+      z[scored[i].target] += c;
+      if (work.dlogits.bf16 != nullptr)
+        kernel.round_bf16(z, l.vocab, bf16_padded(l.vocab),
+                          work.dlogits.bf16 + i * bf16_row(l.vocab));
+    };
+    if (count < kLogitRows * pool.threads()) {
+      // Too few for a block for each thread: the product is shared out by columns.
+      float* const logits = work.logits == nullptr ? work.dlogits.f32 : work.logits;
+      for (int64_t i = 0; i < count; ++i) norm(i);
+      multiply(pool, work.normed, count, weights, nullptr, logits);
+      for_row_blocks(pool, count, count * l.vocab * 4, [&](int64_t first, int64_t end) {
+        for (int64_t i = first; i < end; ++i) score(i, logits + i * l.vocab);
+      });
+    } else {
+      // One thread takes a few rows from the norm to their gradients, in its own caches.
+      pool.run((count + kLogitRows - 1) / kLogitRows, [&](int64_t task) {
+        const int64_t first = task * kLogitRows, end = std::min(count, first + kLogitRows);
+        float* const logits = work.logits == nullptr
+                                  ? work.dlogits.f32 + first * l.vocab
+                                  : work.logits + ThreadPool::worker() * kLogitRows * l.vocab;
+        for (int64_t i = first; i < end; ++i) norm(i);
+        multiply_rows(rows_from(work.normed, first, l.d), 0, end - first, weights, nullptr, logits);
+        for (int64_t i = first; i < end; ++i) score(i, logits + (i - first) * l.vocab);
+      });
+    }
     if (!finite.load()) throw Failure{cov_error(COV_NON_FINITE, "the logits are not finite")};
-    if (!backward) continue;
-    multiply(model.pool, work.dlogits, count, model.backward_weights.head, nullptr, work.dnormed);
-    if (model.lora == nullptr)
-      multiply_gradient(model.pool, l.compute, work.dlogits, work.normed, count, l.vocab, l.d,
-                        model.state(COV_GRADIENTS) + l.head, work.gradient_scratch);
-    norm_backward(model, last, rows.data() + first, count, dx, work);
+    if (backward) chunk_backward(model, last, scored, count, dx, work);
   }
 }
 

@@ -9,17 +9,18 @@
 
 namespace covenant {
 
-// Rows of logits computed together: fixed by the vocabulary, so bits do not depend on the batch.
-int64_t head_chunk_rows(const cov_model& model);
-
-// Working memory for one chunk; cut from `work` (head_work_size() floats).
+// Working memory, cut from `base`; with no base it only counts.
 struct HeadWork {
-  Operand normed;
-  float *r, *logits, *dnormed, *zeros, *partials, *gradient_scratch;
-  Operand dlogits;  // the logits' memory in fp32
-  HeadWork(const cov_model& model, float* work);
+  int64_t rows;    // of one chunk
+  Operand normed;  // (rows, d)
+  float* r;
+  float* logits = nullptr;  // some rows for each thread; null: they are where `dlogits` will be
+  Operand dlogits;          // (rows, vocab)
+  float *dnormed, *zeros, *partials, *gradient_scratch;
+  int64_t size = 0;  // floats
+  HeadWork(const cov_model& model, bool backward, float* base);
 };
-int64_t head_work_size(const cov_model& model);
+int64_t head_work_size(const cov_model& model, bool backward);
 
 // Scored rows of one group and where their results go.
 struct HeadRow {
@@ -36,10 +37,6 @@ struct HeadOutput {
   int32_t top_count;
   float inverse_temperature;
 };
-
-// Final norm and logits of `count` rows given by index: work.normed and work.logits, both compact.
-void head_logits(cov_model& model, const float* last, const int64_t* rows, int64_t count,
-                 HeadWork& work);
 
 // Results for the rows. With `coefficients` (indexed by position, or `constant` when null) it also
 // runs the head's backward pass: dx (group rows, d) gets the gradient at `last`; rows that are not

@@ -79,7 +79,7 @@ struct BackwardWork {
   float *dx, *work;
   BackwardWork(cov_model& model, int64_t rows) {
     const int64_t dx_size = (rows * model.layout.d + 15) / 16 * 16;
-    const int64_t size = std::max(head_work_size(model), backward_work_size(model, rows));
+    const int64_t size = std::max(head_work_size(model, true), backward_work_size(model, rows));
     dx = model.work.reserve(model.memory, dx_size + size);
     work = dx + dx_size;
   }
@@ -91,7 +91,7 @@ void backward_group(cov_model& model, const int32_t* tokens, const GroupRows& ro
                     float constant) {
   BackwardWork memory(model, activations.rows);
   std::fill(memory.dx, memory.dx + activations.rows * model.layout.d, 0.0f);
-  HeadWork work(model, memory.work);
+  HeadWork work(model, true, memory.work);
   head(model, activations.last, rows.scored, output, true, coefficients, constant, memory.dx, work);
   backward_layers(model, tokens, rows.positions.data(), rows.segments.data(),
                   static_cast<int64_t>(rows.segments.size()), activations, memory.dx, memory.work);
@@ -129,7 +129,8 @@ cov_status forward(cov_model& model, const cov_batch& batch, const cov_forward_o
     activations.reserve(model.memory, model.layout, groups.size(group) * groups.length,
                         !options.keep_activations);
     forward_group(model, batch.tokens + groups.first(group) * groups.length, rows, activations);
-    HeadWork work(model, model.work.reserve(model.memory, head_work_size(model)));
+    HeadWork work(model, false,
+                  model.work.reserve(model.memory, head_work_size(model, false)));
     head(model, activations.last, rows.scored, head_output, false, nullptr, 0.0f, nullptr, work);
   }
   if (!options.keep_activations) return cov_ok();
