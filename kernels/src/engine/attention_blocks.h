@@ -60,9 +60,15 @@ struct QueryHeadView {
   }
 };
 
-// Floats of scratch that backward in one format needs per thread, and one task of it.
+// Floats of scratch that each pass needs in one format, and one task of it.
+int64_t attention_f32_scratch_size(const AttentionShape& shape, int64_t length);
+int64_t attention_bf16_scratch_size(const AttentionShape& shape, int64_t length);
 int64_t attention_backward_f32_scratch_size(const AttentionShape& shape, int64_t length);
 int64_t attention_backward_bf16_scratch_size(const AttentionShape& shape, int64_t length);
+void attention_f32(const AttentionShape& shape, const ForwardRows& rows, const Segment& segment,
+                   int64_t kv, float* scratch);
+void attention_bf16(const AttentionShape& shape, const ForwardRows& rows, const Segment& segment,
+                    int64_t kv, float* scratch);
 void attention_backward_f32(const AttentionShape& shape, const BackwardRows& rows,
                             const Segment& segment, int64_t kv, float* scratch);
 void attention_backward_bf16(const AttentionShape& shape, const BackwardRows& rows,

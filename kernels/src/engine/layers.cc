@@ -70,7 +70,7 @@ namespace {
 
 // What rows go through between two attentions. One thread takes a block of them through all of it,
 // so that what an operation leaves is still in its caches for the next.
-struct ForwardRows {
+struct BetweenAttentions {
   cov_model& model;
   const Activations& activations;
   const int32_t* positions;
@@ -110,11 +110,17 @@ struct ForwardRows {
 }  // namespace
 
 void forward_layers(cov_model& model, const int32_t* tokens, const int32_t* positions,
-                    Activations& activations, AttentionRef attention) {
+                    const Segment* segments, int64_t segment_count, Activations& activations) {
   const Layout& l = model.layout;
   const RowBlocks blocks(model.pool, activations.rows);
-  const ForwardRows rows{model, activations, positions};
+  const BetweenAttentions rows{model, activations, positions};
   const bool large = activations.rows * l.layer_size > kOneThreadProduct;
+  const AttentionShape& shape = l.attention;
+  int64_t longest = 0;
+  for (int64_t i = 0; i < segment_count; ++i) longest = std::max(longest, segments[i].count);
+  const int64_t scratch_size = attention_scratch_size(shape, l.compute, longest);
+  float* const scratch =
+      model.attention_scratch.reserve(model.memory, scratch_size * model.pool.threads());
   const auto range = [&](int64_t block) -> RowRange {
     return {blocks.first(block), blocks.first(block + 1)};
   };
@@ -127,7 +133,10 @@ void forward_layers(cov_model& model, const int32_t* tokens, const int32_t* posi
       large);
   for (int64_t layer = 0; layer < l.layers; ++layer) {
     const Activations::Layer& a = rows.activations_of(layer);
-    attention(layer, a.qkv, a.att, a.lse);
+    model.pool.run(segment_count * shape.kv_heads, [&](int64_t task) {
+      attention(shape, l.compute, {a.qkv, a.att, a.lse}, segments[task / shape.kv_heads],
+                task % shape.kv_heads, scratch + ThreadPool::worker() * scratch_size);
+    });
     model.pool.run(
         blocks.count,
         [&](int64_t block) {

@@ -117,27 +117,10 @@ void pack_weights(cov_model& model, Passes passes);
 // Makes the rotary table cover `length` positions.
 void prepare_rope(cov_model& model, int64_t length);
 
-// Attention over the rows of one layer: how is the caller's affair (plain or cached).
-class AttentionRef {
- public:
-  template <typename Callable>
-  AttentionRef(const Callable& callable)  // NOLINT: implicit on purpose
-      : object_(&callable),
-        call_([](const void* object, int64_t layer, const float* qkv, float* out, float* lse) {
-          (*static_cast<const Callable*>(object))(layer, qkv, out, lse);
-        }) {}
-  void operator()(int64_t layer, const float* qkv, float* out, float* lse) const {
-    call_(object_, layer, qkv, out, lse);
-  }
-
- private:
-  const void* object_;
-  void (*call_)(const void*, int64_t, const float*, float*, float*);
-};
-
-// Embedding and all layers over activations.rows rows; leaves activations.last.
+// Embedding and all layers over activations.rows rows, which the segments share out; leaves
+// activations.last.
 void forward_layers(cov_model& model, const int32_t* tokens, const int32_t* positions,
-                    Activations& activations, AttentionRef attention);
+                    const Segment* segments, int64_t segment_count, Activations& activations);
 
 // From dx (rows, d), the gradient at activations.last, through all layers to the embedding.
 // work: backward_work_size() floats.

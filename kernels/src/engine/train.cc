@@ -61,17 +61,8 @@ struct GroupRows {
 
 void forward_group(cov_model& model, const int32_t* tokens, const GroupRows& rows,
                    Activations& activations) {
-  const AttentionShape& shape = model.layout.attention;
-  const int64_t longest = rows.segments[0].count;
-  const int64_t scratch_size = attention_scratch_size(shape, longest);
-  float* scratch =
-      model.attention_scratch.reserve(model.memory, scratch_size * model.pool.threads());
-  forward_layers(model, tokens, rows.positions.data(), activations,
-                 [&](int64_t, const float* qkv, float* out, float* lse) {
-                   attention(model.pool, shape, rows.segments.data(),
-                             static_cast<int64_t>(rows.segments.size()), qkv, out, lse, scratch,
-                             scratch_size);
-                 });
+  forward_layers(model, tokens, rows.positions.data(), rows.segments.data(),
+                 static_cast<int64_t>(rows.segments.size()), activations);
 }
 
 // Shared memory of head and layer backward: dx (rows, d), then the larger of both works.

@@ -127,13 +127,13 @@ void test_attention(int64_t length, int64_t checked) {
                            dout = numbers.floats(rows * out_width);
   std::vector<float> out(static_cast<size_t>(rows * out_width)), lse(static_cast<size_t>(rows * 4));
   std::vector<float> dqkv(qkv.size(), NAN);
-  covenant::ThreadPool pool(1);
-  const int64_t size = covenant::attention_scratch_size(shape, length);
   constexpr covenant::Compute kFormat = covenant::Compute::kF32;
+  const int64_t size = covenant::attention_scratch_size(shape, kFormat, length);
   const int64_t back_size = covenant::attention_backward_scratch_size(shape, kFormat, length);
   std::vector<float> scratch(static_cast<size_t>(std::max(size, back_size)));
-  covenant::attention(pool, shape, segments, 2, qkv.data(), out.data(), lse.data(), scratch.data(),
-                      size);
+  for (int64_t task = 0; task < 4; ++task)
+    covenant::attention(shape, kFormat, {qkv.data(), out.data(), lse.data()}, segments[task / 2],
+                        task % 2, scratch.data());
   for (int64_t task = 0; task < 4; ++task)
     covenant::attention_backward(shape, kFormat,
                                  {qkv.data(), out.data(), lse.data(), dout.data(), dqkv.data()},
@@ -171,8 +171,9 @@ void test_attention(int64_t length, int64_t checked) {
   }
 }
 
-// Rounded operands against fp32 ones: the relative error of dQ, of dK and of dV as wholes, and that
-// nothing depends on what the scratch held. 8 bits of a rounded number are 0.2 % at the mean.
+// Rounded operands against fp32 ones: the relative error of the output, of dQ, of dK and of dV as
+// wholes, and that nothing depends on what the scratch held. 8 bits of a rounded number are 0.2 % at
+// the mean.
 void test_attention_bf16(int64_t length, int64_t dim) {
   Numbers numbers(26);
   const covenant::AttentionShape shape = {4, 2, dim};
@@ -181,7 +182,15 @@ void test_attention_bf16(int64_t length, int64_t dim) {
   const std::vector<float> qkv = numbers.floats(rows * width, 1.5f),
                            dout = numbers.floats(rows * out_width);
   std::vector<float> out(static_cast<size_t>(rows * out_width)), lse(static_cast<size_t>(rows * 4));
-  covenant::ThreadPool pool(1);
+  const auto forward = [&](covenant::Compute format, float dirt) {
+    const int64_t size = covenant::attention_scratch_size(shape, format, length);
+    std::vector<float> scratch(static_cast<size_t>(size), dirt);
+    std::fill(out.begin(), out.end(), NAN);
+    for (int64_t task = 0; task < 4; ++task)
+      covenant::attention(shape, format, {qkv.data(), out.data(), lse.data()}, segments[task / 2],
+                          task % 2, scratch.data());
+    return out;
+  };
   const auto backward = [&](covenant::Compute format, float dirt) {
     const int64_t size = covenant::attention_backward_scratch_size(shape, format, length);
     std::vector<float> scratch(static_cast<size_t>(size), dirt), dqkv(qkv.size(), NAN);
@@ -191,29 +200,31 @@ void test_attention_bf16(int64_t length, int64_t dim) {
                                    segments[task / 2], task % 2, scratch.data());
     return dqkv;
   };
-  std::vector<float> scratch(
-      static_cast<size_t>(covenant::attention_scratch_size(shape, length)));
-  covenant::attention(pool, shape, segments, 2, qkv.data(), out.data(), lse.data(), scratch.data(),
-                      static_cast<int64_t>(scratch.size()));
-  const std::vector<float> exact = backward(covenant::Compute::kF32, 1.0f);
-  const std::vector<float> rounded = backward(covenant::Compute::kBf16, 1.0f);
-  const std::vector<float> again = backward(covenant::Compute::kBf16, NAN);
-  CHECK_SAME(rounded.data(), again.data(), rounded.size() * sizeof(float));
-  const int64_t ends[4] = {0, 4 * dim, 6 * dim, 8 * dim};  // of q, k and v in a row
-  for (int part = 0; part < 3; ++part) {
+  const auto check = [&](const std::vector<float>& rounded, const std::vector<float>& exact,
+                         int64_t row, int64_t first, int64_t end) {
     double error = 0, norm = 0;
     for (int64_t i = 0; i < rows; ++i)
-      for (int64_t c = ends[part]; c < ends[part + 1]; ++c) {
-        const size_t at = static_cast<size_t>(i * width + c);
+      for (int64_t c = first; c < end; ++c) {
+        const size_t at = static_cast<size_t>(i * row + c);
         const double difference = static_cast<double>(rounded[at]) - exact[at];
         error += difference * difference;
         norm += static_cast<double>(exact[at]) * exact[at];
       }
     CHECK(norm > 0 && std::sqrt(error / norm) < 0.01);
-  }
+  };
+  using covenant::Compute;
+  const std::vector<float> exact_out = forward(Compute::kF32, 1.0f);
+  const std::vector<float> exact = backward(Compute::kF32, 1.0f);
+  const std::vector<float> rounded_out = forward(Compute::kBf16, 1.0f);
+  const std::vector<float> rounded = backward(Compute::kBf16, 1.0f);
+  check(rounded_out, exact_out, out_width, 0, out_width);
+  for (const auto& [first, end] : {std::pair{int64_t{0}, 4 * dim}, {4 * dim, 6 * dim},
+                                   {6 * dim, 8 * dim}})  // q, k and v
+    check(rounded, exact, width, first, end);
+  CHECK_SAME(rounded_out.data(), forward(Compute::kBf16, NAN).data(), out.size() * sizeof(float));
+  CHECK_SAME(rounded.data(), backward(Compute::kBf16, NAN).data(), rounded.size() * sizeof(float));
 }
 
-// Every parameter of the model, from arbitrary coefficients at a temperature.
 void test_model(cov_model_shape shape, int32_t every) {
   const std::vector<float> parameters = lively_parameters(shape, 31);
   TestModel model(shape, parameters);

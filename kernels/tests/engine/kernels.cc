@@ -171,7 +171,7 @@ void test_rows(int64_t n) {
         s.resize(size + 5, 9.0f);
         p.resize(size + 5, 9.0f);
         dp.resize(size + 5, 9.0f);
-        const float lse = t.softmax(s.data(), 0.6f, n, n + 5);
+        const float lse = t.softmax(s.data(), 0.6f, n, n + 5, s.data());
         std::vector<float> p16 = p;
         std::vector<covenant::Bf16> rounded(size + 5, 9), expected(size + 5, 9);
         t.softmax_backward_bf16(p16.data(), dp.data(), 0.6f, lse, 0.1f, n, n + 5, rounded.data());

@@ -128,7 +128,8 @@ static double logarithm(double x) {
   return (double)exponent * 0.693147180559945309 + 2.0 * (t + t * series);
 }
 
-static float softmax(float* s, float scale, int64_t n, int64_t padded) {
+template <typename T>
+static float softmax(float* s, float scale, int64_t n, int64_t padded, T* p) {
   const V vscale = set(scale);
   V top = set(-__builtin_inff());
   for_lanes(n, [&](int64_t i, int64_t m) __attribute__((always_inline)) {
@@ -148,8 +149,8 @@ static float softmax(float* s, float scale, int64_t n, int64_t padded) {
   const float total = sum_lanes(sum);
   const V inverse = set(1.0f / total);
   for_lanes(n, [&](int64_t i, int64_t m)
-                   __attribute__((always_inline)) { put(s + i, mul(get(s + i, m), inverse), m); });
-  for (int64_t i = n; i < padded; ++i) s[i] = 0.0f;
+                   __attribute__((always_inline)) { put(p + i, mul(get(s + i, m), inverse), m); });
+  for (int64_t i = n; i < padded; ++i) p[i] = 0;
   return (float)((double)max + logarithm((double)total));
 }
 

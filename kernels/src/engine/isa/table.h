@@ -75,6 +75,7 @@ struct KernelTable {
   void (*swiglu_bf16)(const float* gate, const float* up, int64_t n, Bf16* h);
   void (*swiglu_backward_bf16)(const float* gate, const float* up, const float* dh, int64_t n,
                                Bf16* h, Bf16* dgate, Bf16* dup);
+  float (*softmax_bf16)(float* s, float scale, int64_t n, int64_t padded, Bf16* p);
   void (*softmax_backward_bf16)(float* s, const float* dp, float scale, float lse, float delta,
                                 int64_t n, int64_t padded, Bf16* ds);
 
@@ -98,8 +99,9 @@ struct KernelTable {
   void (*swiglu_backward)(const float* gate, const float* up, const float* dh, int64_t n, float* h,
                           float* dgate, float* dup);
 
-  // In place softmax of s[0, n) * scale, zeros in [n, padded); returns max + log(sum).
-  float (*softmax)(float* s, float scale, int64_t n, int64_t padded);
+  // p = softmax of s[0, n) * scale, zeros in [n, padded); returns max + log(sum). Overwrites s, which
+  // p may be.
+  float (*softmax)(float* s, float scale, int64_t n, int64_t padded, float* p);
   // p = exp(s * scale - lse) in place of s in [0, n), zeros in [n, padded); then
   // ds = p * (dp - delta) * scale, which may alias dp, zeros likewise.
   void (*softmax_backward)(float* s, const float* dp, float scale, float lse, float delta,
