@@ -40,14 +40,16 @@ struct ForwardRows {
 void attention(const AttentionShape& shape, Compute format, const ForwardRows& rows,
                const Segment& segment, int64_t kv, float* scratch);
 
-// The matrices of a backward pass over all rows: (q | k | v) and its gradient with row stride
-// shape.width(), out and its gradient with row stride shape.query_width(), lse (rows, heads).
+// The matrices of a backward pass over all rows: (q | k | v) after the rotation with row stride
+// shape.width(), out and its gradient with row stride shape.query_width(), lse (rows, heads); the
+// rotary table (positions, dim / 2) and the gradient of (q | k | v) before the rotation.
 struct BackwardRows {
-  const float *qkv, *out, *lse, *dout;
-  float* dqkv;
+  const float *qkv, *out, *lse, *dout, *cosine, *sine;
+  Operand dqkv;
 };
 
-// rows.dqkv from rows.dout, likewise; writes every element of the heads' columns.
+// rows.dqkv from rows.dout, likewise; writes every element of the heads' columns, not what is behind
+// them.
 void attention_backward(const AttentionShape& shape, Compute format, const BackwardRows& rows,
                         const Segment& segment, int64_t kv, float* scratch);
 

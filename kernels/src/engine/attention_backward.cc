@@ -1,5 +1,6 @@
 // Backward through attention: P is computed again from the kept logarithms of the row sums, then
-//   dS = P o (dO V^T - rowsum(dO o O)) / sqrt(dim),  dQ = dS K,  dK = dS^T Q,  dV = P^T dO.
+//   dS = P o (dO V^T - rowsum(dO o O)) / sqrt(dim),  dQ = dS K,  dK = dS^T Q,  dV = P^T dO,
+// and dQ and dK are rotated back.
 #include <algorithm>
 
 #include "engine/attention_blocks.h"
@@ -51,10 +52,10 @@ void backward_queries(const KernelTable& kernel, const AttentionShape& shape,
       const int64_t at = (row + i) * out_width;
       const float delta = kernel.dot(head.dout + at, head.out + at, dim);
       kernel.softmax_backward(p + i * s.ld, ds + i * s.ld, scale, head.lse[(row + i) * shape.heads],
-                              delta, row + i + 1, first + rows, ds + i * s.ld);
+                              delta, row + i + 1, first + rows, p + i * s.ld, ds + i * s.ld);
     }
     kernel.gemm(block, dim, visible, ds, s.ld, 1, s.keys, length * kPanel, nullptr, 0,
-                head.dq + row * width, width);
+                head.dq.f32 + row * width, width);
   }
 }
 
@@ -69,8 +70,8 @@ void backward_keys(const KernelTable& kernel, const AttentionShape& shape, const
     const int64_t skip =
         std::max<int64_t>(0, key - first);  // earlier queries do not see these keys
     const int64_t at = skip * s.ld + key;
-    float* dk = keys.dkeys + key * width;
-    float* dv = keys.dvalues + key * width;
+    float* dk = keys.dkeys.f32 + key * width;
+    float* dv = keys.dvalues.f32 + key * width;
     kernel.gemm(block, dim, rows - skip, s.dscores + at, 1, s.ld, s.queries + skip * kPanel,
                 rows * kPanel, dk, width, dk, width);
     kernel.gemm(block, dim, rows - skip, s.probabilities + at, 1, s.ld, s.douts + skip * kPanel,
@@ -94,8 +95,8 @@ void attention_backward_f32(const AttentionShape& shape, const BackwardRows& row
   kernel.pack_transposed(keys.values, length, dim, width, s.values_t);
   pack_values(kernel, keys.keys, length, dim, width, s.keys, length * kPanel);
   for (int64_t i = 0; i < length; ++i) {
-    std::memset(keys.dkeys + i * width, 0, static_cast<size_t>(dim) * sizeof(float));
-    std::memset(keys.dvalues + i * width, 0, static_cast<size_t>(dim) * sizeof(float));
+    std::memset(keys.dkeys.f32 + i * width, 0, static_cast<size_t>(dim) * sizeof(float));
+    std::memset(keys.dvalues.f32 + i * width, 0, static_cast<size_t>(dim) * sizeof(float));
   }
   for (int64_t h = kv * shape.group(); h < (kv + 1) * shape.group(); ++h) {
     const QueryHeadView head(shape, rows, segment, h);
@@ -104,6 +105,12 @@ void attention_backward_f32(const AttentionShape& shape, const BackwardRows& row
       backward_queries(kernel, shape, head, s, length, first, count);
       backward_keys(kernel, shape, keys, head, s, first, count);
     }
+  }
+  const QueryHeadView group(shape, rows, segment, kv * shape.group());
+  for (int64_t i = 0; i < length; ++i) {
+    const float *cosine = rows.cosine + i * (dim / 2), *sine = rows.sine + i * (dim / 2);
+    kernel.rope_backward(group.dq.f32 + i * width, cosine, sine, shape.group(), dim);
+    kernel.rope_backward(keys.dkeys.f32 + i * width, cosine, sine, 1, dim);
   }
 }
 

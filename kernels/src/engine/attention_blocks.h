@@ -24,36 +24,44 @@ inline void pack_values(const KernelTable& kernel, const float* v, int64_t count
                       out + c / kPanel * panel_stride);
 }
 
+// The columns of a head in a segment's gradient of (q | k | v).
+inline Operand gradient_columns(const AttentionShape& shape, const BackwardRows& rows,
+                                const Segment& segment, int64_t column) {
+  Operand x = rows_from(rows.dqkv, segment.row, shape.width());
+  if (x.f32 != nullptr) x.f32 += column;
+  if (x.bf16 != nullptr) x.bf16 += column;
+  return x;
+}
+
 // One key-value head of one segment inside the matrices of a backward pass.
 struct KeyHeadView {
   int64_t length;
   const float *keys, *values;  // row stride shape.width()
-  float *dkeys, *dvalues;      // likewise
+  Operand dkeys, dvalues;      // likewise, or bf16_row(shape.width())
 
   KeyHeadView(const AttentionShape& shape, const BackwardRows& rows, const Segment& segment,
               int64_t kv)
       : length(segment.count) {
-    const int64_t key = segment.row * shape.width() + (shape.heads + kv) * shape.dim;
-    const int64_t value = key + shape.kv_heads * shape.dim;
-    keys = rows.qkv + key;
-    values = rows.qkv + value;
-    dkeys = rows.dqkv + key;
-    dvalues = rows.dqkv + value;
+    const int64_t key = (shape.heads + kv) * shape.dim, value = key + shape.kv_heads * shape.dim;
+    const float* const qkv = rows.qkv + segment.row * shape.width();
+    keys = qkv + key;
+    values = qkv + value;
+    dkeys = gradient_columns(shape, rows, segment, key);
+    dvalues = gradient_columns(shape, rows, segment, value);
   }
 };
 
-// One query head of one segment: q, dq with row stride shape.width(), out, dout with
+// One query head of one segment: q and dq as keys and dkeys, out and dout with row stride
 // shape.query_width(), lse with shape.heads.
 struct QueryHeadView {
   const float *q, *out, *dout, *lse;
-  float* dq;
+  Operand dq;
 
   QueryHeadView(const AttentionShape& shape, const BackwardRows& rows, const Segment& segment,
                 int64_t head) {
-    const int64_t query = segment.row * shape.width() + head * shape.dim;
     const int64_t result = segment.row * shape.query_width() + head * shape.dim;
-    q = rows.qkv + query;
-    dq = rows.dqkv + query;
+    q = rows.qkv + segment.row * shape.width() + head * shape.dim;
+    dq = gradient_columns(shape, rows, segment, head * shape.dim);
     out = rows.out + result;
     dout = rows.dout + result;
     lse = rows.lse + segment.row * shape.heads + head;

@@ -15,10 +15,10 @@ int64_t round16(int64_t n) { return (n + 15) / 16 * 16; }
 
 // Memory of backward_layers, cut from one block; with no block it only counts.
 struct BackwardWork {
-  float *dhidden, *dn, *dqkv, *partials;
+  float *dhidden, *dn, *partials;
   float *scratch, *down_scratch;  // of gradients whose x has d columns, and of down's
-  Operand hidden, dgate_up;
-  Bf16 *dx16 = nullptr, *dqkv16 = nullptr;  // roundings
+  Operand hidden, dgate_up, dqkv;
+  Bf16* dx16 = nullptr;  // dx rounded
   int64_t size = 0;
 
   BackwardWork(const cov_model& model, int64_t rows, float* base) {
@@ -34,15 +34,15 @@ struct BackwardWork {
     };
     dhidden = take(rows * l.f);
     dn = take(rows * l.d);
-    dqkv = take(rows * width);
     if (l.compute == Compute::kF32) {
       hidden = {dhidden, nullptr};
       dgate_up = {take(rows * 2 * l.f), nullptr};
+      dqkv = {take(rows * width), nullptr};
     } else {
       hidden = {nullptr, take16(l.f)};
       dgate_up = {nullptr, take16(2 * l.f)};
+      dqkv = {nullptr, take16(width)};
       dx16 = take16(l.d);
-      dqkv16 = take16(width);
     }
     partials = take(rmsnorm_partials_size(rows, l.d));
     scratch = take(gradient_scratch_size(l.compute, rows, l.d));
@@ -102,8 +102,8 @@ int64_t backward_work_size(const cov_model& model, int64_t rows) {
   return BackwardWork(model, rows, nullptr).size;
 }
 
-void backward_layers(cov_model& model, const int32_t* tokens, const int32_t* positions,
-                     const Segment* segments, int64_t segment_count, Activations& activations,
+void backward_layers(cov_model& model, const int32_t* tokens, const Segment* segments,
+                     int64_t segment_count, Activations& activations,
                      float* dx, float* work) {
   const Layout& l = model.layout;
   const AttentionShape& shape = l.attention;
@@ -120,8 +120,7 @@ void backward_layers(cov_model& model, const int32_t* tokens, const int32_t* pos
   const Products products{model, rows, rows * l.layer_size > kOneThreadProduct};
   const auto gain = [&](int64_t offset) { return frozen ? nullptr : g + offset; };
   const Operand dy = operand(pool, l.compute, dx, rows, d, b.dx16);
-  const Operand dqkv =
-      l.compute == Compute::kF32 ? Operand{b.dqkv, nullptr} : Operand{nullptr, b.dqkv16};
+  clear_padding(b.dqkv, rows, width);
   Gradients waiting;  // for the next run that has nothing to wait for them
   for (int64_t layer = l.layers - 1; layer >= 0; --layer) {
     const Activations::Layer& a = activations.layers[static_cast<size_t>(layer)];
@@ -139,19 +138,19 @@ void backward_layers(cov_model& model, const int32_t* tokens, const int32_t* pos
     waiting = products.input(dy, w.o, b.dn,
                              {{dy, a.att_operand, d, d, l.o(layer), b.scratch}});
     const auto attention = [&](int64_t task) {
-      attention_backward(shape, l.compute, {a.qkv, a.att, a.lse, b.dn, b.dqkv},
-                         segments[task / shape.kv_heads], task % shape.kv_heads,
-                         scratch + ThreadPool::worker() * scratch_size);
+      attention_backward(
+          shape, l.compute,
+          {a.qkv, a.att, a.lse, b.dn, model.cosine.data(), model.sine.data(), b.dqkv},
+          segments[task / shape.kv_heads], task % shape.kv_heads,
+          scratch + ThreadPool::worker() * scratch_size);
     };
     pool.run_together(with_products({{segment_count * shape.kv_heads, attention}}, waiting));
-    rope_backward(pool, b.dqkv, positions, model.cosine.data(), model.sine.data(), rows, width,
-                  shape.heads + shape.kv_heads, shape.dim, dqkv.bf16);
-    const std::vector<Linear> qkv{{dqkv, a.n1, width, d, l.qkv(layer), b.scratch}};
+    const std::vector<Linear> qkv{{b.dqkv, a.n1, width, d, l.qkv(layer), b.scratch}};
     if (frozen && layer == 0) {
       products.prepare(qkv);
       return;  // nothing below learns
     }
-    waiting = products.input(dqkv, w.qkv, b.dn, qkv);
+    waiting = products.input(b.dqkv, w.qkv, b.dn, qkv);
     rmsnorm_backward(pool, a.x, p + l.norm1(layer), a.r1, b.dn, dx, rows, d, dx,
                      gain(l.norm1(layer)), b.partials, dy.bf16);
   }

@@ -124,8 +124,8 @@ void forward_layers(cov_model& model, const int32_t* tokens, const int32_t* posi
 
 // From dx (rows, d), the gradient at activations.last, through all layers to the embedding.
 // work: backward_work_size() floats.
-void backward_layers(cov_model& model, const int32_t* tokens, const int32_t* positions,
-                     const Segment* segments, int64_t segment_count, Activations& activations,
+void backward_layers(cov_model& model, const int32_t* tokens, const Segment* segments,
+                     int64_t segment_count, Activations& activations,
                      float* dx, float* work);
 int64_t backward_work_size(const cov_model& model, int64_t rows);
 

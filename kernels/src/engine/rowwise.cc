@@ -36,6 +36,11 @@ void embed_backward(ThreadPool& pool, const float* dx, const int32_t* tokens, in
   });
 }
 
+void clear_padding(Operand x, int64_t rows, int64_t k) {
+  if (x.bf16 == nullptr) return;
+  for (int64_t i = 0; i < rows; ++i) (void)bf16_row_of(x, i, k);
+}
+
 float rmsnorm_row(const KernelTable& kernel, const float* x, const float* gain, float eps,
                   int64_t d, Operand y, int64_t row) {
   return y.bf16 == nullptr ? kernel.rmsnorm(x, gain, eps, d, y.f32 + row * d)
@@ -73,19 +78,6 @@ void rope(float* x, const int32_t* positions, const float* cosine, const float* 
     const int64_t at = positions[i] * (dim / 2);
     kernel.rope(x + i * width, cosine + at, sine + at, heads, dim);
   }
-}
-
-void rope_backward(ThreadPool& pool, float* dx, const int32_t* positions, const float* cosine,
-                   const float* sine, int64_t rows, int64_t width, int64_t heads, int64_t dim,
-                   Bf16* rounded) {
-  const KernelTable& kernel = kernels();
-  for_row_blocks(pool, rows, rows * heads * dim, [&](int64_t first, int64_t last) {
-    for (int64_t i = first; i < last; ++i) {
-      const int64_t at = positions[i] * (dim / 2);
-      kernel.rope_backward(dx + i * width, cosine + at, sine + at, heads, dim);
-      round_row(dx, i, width, rounded);
-    }
-  });
 }
 
 void swiglu(const float* gate_up, int64_t f, Operand h, RowRange range) {

@@ -48,6 +48,9 @@ void round_rows(const float* x, int64_t k, Bf16* rounded, RowRange range);
 void embed_backward(ThreadPool& pool, const float* dx, const int32_t* tokens, int64_t rows,
                     int64_t d, float* dembedding);
 
+// Zeros behind the k columns of a bf16 operand whose rows are written in parts.
+void clear_padding(Operand x, int64_t rows, int64_t k);
+
 // One row of rmsnorm.
 float rmsnorm_row(const KernelTable& kernel, const float* x, const float* gain, float eps,
                   int64_t d, Operand y, int64_t row);
@@ -59,11 +62,6 @@ void rmsnorm_backward(ThreadPool& pool, const float* x, const float* gain, const
 inline int64_t rmsnorm_partials_size(int64_t rows, int64_t d) {
   return (rows + kRowsPerTask - 1) / kRowsPerTask * d;
 }
-
-// Rotates gradients back. rounded: all of dx as a bf16 operand, or null.
-void rope_backward(ThreadPool& pool, float* dx, const int32_t* positions, const float* cosine,
-                   const float* sine, int64_t rows, int64_t width, int64_t heads, int64_t dim,
-                   Bf16* rounded);
 
 // h of swiglu again, which may replace dh (rows, f), and the gradient dgate_up (rows, 2 f).
 void swiglu_backward(ThreadPool& pool, const float* gate_up, const float* dh, int64_t rows,

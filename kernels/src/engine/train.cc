@@ -84,7 +84,7 @@ void backward_group(cov_model& model, const int32_t* tokens, const GroupRows& ro
   std::fill(memory.dx, memory.dx + activations.rows * model.layout.d, 0.0f);
   HeadWork work(model, true, memory.work);
   head(model, activations.last, rows.scored, output, true, coefficients, constant, memory.dx, work);
-  backward_layers(model, tokens, rows.positions.data(), rows.segments.data(),
+  backward_layers(model, tokens, rows.segments.data(),
                   static_cast<int64_t>(rows.segments.size()), activations, memory.dx, memory.work);
 }
 

@@ -117,6 +117,19 @@ void test_logits() {
   CHECK_NEAR(std::log(stats.sum) - stats.dot / stats.sum, entropy, 1e-5);
 }
 
+// A rotary table of `length` positions.
+struct Rotary {
+  std::vector<float> cosine, sine;
+  Rotary(int64_t length, int64_t dim) {
+    for (int64_t i = 0; i < length; ++i)
+      for (int64_t j = 0; j < dim / 2; ++j) {
+        const double angle = 0.3 * static_cast<double>(i) / static_cast<double>(1 + j);
+        cosine.push_back(static_cast<float>(std::cos(angle)));
+        sine.push_back(static_cast<float>(std::sin(angle)));
+      }
+  }
+};
+
 // Two sequences, four heads on two kv heads; long enough for several query blocks.
 void test_attention(int64_t length, int64_t checked) {
   Numbers numbers(25);
@@ -134,11 +147,28 @@ void test_attention(int64_t length, int64_t checked) {
   for (int64_t task = 0; task < 4; ++task)
     covenant::attention(shape, kFormat, {qkv.data(), out.data(), lse.data()}, segments[task / 2],
                         task % 2, scratch.data());
+  const Rotary rotary(length, 6);
   for (int64_t task = 0; task < 4; ++task)
     covenant::attention_backward(shape, kFormat,
-                                 {qkv.data(), out.data(), lse.data(), dout.data(), dqkv.data()},
+                                 {qkv.data(), out.data(), lse.data(), dout.data(),
+                                  rotary.cosine.data(), rotary.sine.data(), {dqkv.data(), nullptr}},
                                  segments[task / 2], task % 2, scratch.data());
-  const auto loss = [&](const Doubles& x) {
+  // Queries and keys rotated by their positions, or back.
+  const auto rotated = [&](Doubles x, double sign) {
+    for (const covenant::Segment& s : segments)
+      for (int64_t t = 0; t < s.count; ++t)
+        for (int64_t h = 0; h < 6; ++h)
+          for (int64_t j = 0; j < 3; ++j) {
+            double* const a = &x[static_cast<size_t>((s.row + t) * width + h * 6 + j)];
+            const size_t at = static_cast<size_t>(3 * t + j);
+            const double c = rotary.cosine[at], d = sign * rotary.sine[at], low = a[0];
+            a[0] = low * c - a[3] * d;
+            a[3] = a[3] * c + low * d;
+          }
+    return x;
+  };
+  const auto loss = [&](const Doubles& unrotated) {
+    const Doubles x = rotated(unrotated, 1);
     double sum = 0;
     for (const covenant::Segment& s : segments)
       for (int64_t t = 0; t < s.count; ++t)
@@ -162,8 +192,8 @@ void test_attention(int64_t length, int64_t checked) {
   };
   double forward = 0;
   for (size_t i = 0; i < out.size(); ++i) forward += static_cast<double>(out[i]) * dout[i];
-  CHECK_NEAR(forward, loss(widen(qkv)), 1e-4);
-  const Doubles x = widen(qkv);
+  const Doubles x = rotated(widen(qkv), -1);
+  CHECK_NEAR(forward, loss(x), 1e-4);
   for (int64_t i = 0; i < checked; ++i) {
     const size_t at = checked == rows * width ? static_cast<size_t>(i)
                                               : numbers.word() % static_cast<uint32_t>(qkv.size());
@@ -191,13 +221,28 @@ void test_attention_bf16(int64_t length, int64_t dim) {
                           task % 2, scratch.data());
     return out;
   };
+  const Rotary rotary(length, dim);
   const auto backward = [&](covenant::Compute format, float dirt) {
     const int64_t size = covenant::attention_backward_scratch_size(shape, format, length);
     std::vector<float> scratch(static_cast<size_t>(size), dirt), dqkv(qkv.size(), NAN);
+    const int64_t row = covenant::bf16_row(width);
+    std::vector<covenant::Bf16> rounded(static_cast<size_t>(rows * row), 0x7fc0);
+    const bool f32 = format == covenant::Compute::kF32;
+    const covenant::Operand to = {f32 ? dqkv.data() : nullptr, f32 ? nullptr : rounded.data()};
     for (int64_t task = 0; task < 4; ++task)
       covenant::attention_backward(shape, format,
-                                   {qkv.data(), out.data(), lse.data(), dout.data(), dqkv.data()},
+                                   {qkv.data(), out.data(), lse.data(), dout.data(),
+                                    rotary.cosine.data(), rotary.sine.data(), to},
                                    segments[task / 2], task % 2, scratch.data());
+    for (int64_t i = 0; !f32 && i < rows; ++i)
+      for (int64_t c = 0; c < row; ++c) {
+        const covenant::Bf16 x = rounded[static_cast<size_t>(i * row + c)];
+        const uint32_t bits = static_cast<uint32_t>(x) << 16;
+        if (c < width)
+          std::memcpy(&dqkv[static_cast<size_t>(i * width + c)], &bits, 4);
+        else
+          CHECK(x == 0x7fc0);  // what is behind the columns is not touched
+      }
     return dqkv;
   };
   const auto check = [&](const std::vector<float>& rounded, const std::vector<float>& exact,

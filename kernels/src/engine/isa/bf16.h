@@ -100,29 +100,6 @@ static void zip_panel_bf16(const Bf16* w, int64_t columns, int64_t k, int64_t ld
   pack_pairs(w, columns, k, ld, out);
 }
 
-static void transpose_bf16(const Bf16* x, int64_t rows, int64_t columns, int64_t ld, Bf16* out,
-                           int64_t out_row) {
-  int64_t first = 0;
-#if COV_SIMD == 512
-  for (; first + 32 <= rows; first += 32) {
-    int64_t c = 0;
-    for (; c + 16 <= columns; c += 16) {
-      __m512 r[16];
-      for (int i = 0; i < 16; ++i) {
-        const Bf16* row = x + (first + 2 * i) * ld + c;
-        r[i] = _mm512_castsi512_ps(zip(lanes_of(row), lanes_of(row + ld)));
-      }
-      store_transposed(r, (Word*)(out + c * out_row + first), out_row / 2);
-    }
-    for (; c < columns; ++c)
-      for (int64_t t = first; t < first + 32; ++t) out[c * out_row + t] = x[t * ld + c];
-  }
-#endif
-  const int64_t padded = bf16_padded(rows);
-  for (int64_t c = 0; c < columns; ++c)
-    for (int64_t t = first; t < padded; ++t) out[c * out_row + t] = t < rows ? x[t * ld + c] : 0;
-}
-
 // ---- product -----------------------------------------------------------------------------------
 
 #if defined(COV_AMX)

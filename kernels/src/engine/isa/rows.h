@@ -155,15 +155,15 @@ static float softmax(float* s, float scale, int64_t n, int64_t padded, T* p) {
 }
 
 template <typename T>
-static void softmax_backward(float* s, const float* dp, float scale, float lse, float delta,
-                             int64_t n, int64_t padded, T* ds) {
+static void softmax_backward(const float* s, const float* dp, float scale, float lse, float delta,
+                             int64_t n, int64_t padded, T* p, T* ds) {
   const V vscale = set(scale), vlse = set(lse), vdelta = set(delta);
   for_lanes(n, [&](int64_t i, int64_t m) __attribute__((always_inline)) {
-    const V p = vexp(sub(mul(get(s + i, m), vscale), vlse));
-    put(s + i, p, m);
-    put(ds + i, mul(mul(p, sub(get(dp + i, m), vdelta)), vscale), m);
+    const V x = vexp(sub(mul(get(s + i, m), vscale), vlse));
+    put(p + i, x, m);
+    put(ds + i, mul(mul(x, sub(get(dp + i, m), vdelta)), vscale), m);
   });
-  for (int64_t i = n; i < padded; ++i) s[i] = 0.0f, ds[i] = 0;
+  for (int64_t i = n; i < padded; ++i) p[i] = 0, ds[i] = 0;
 }
 
 // ---- logits ------------------------------------------------------------------------------------

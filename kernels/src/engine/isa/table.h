@@ -76,8 +76,8 @@ struct KernelTable {
   void (*swiglu_backward_bf16)(const float* gate, const float* up, const float* dh, int64_t n,
                                Bf16* h, Bf16* dgate, Bf16* dup);
   float (*softmax_bf16)(float* s, float scale, int64_t n, int64_t padded, Bf16* p);
-  void (*softmax_backward_bf16)(float* s, const float* dp, float scale, float lse, float delta,
-                                int64_t n, int64_t padded, Bf16* ds);
+  void (*softmax_backward_bf16)(const float* s, const float* dp, float scale, float lse,
+                                float delta, int64_t n, int64_t padded, Bf16* p, Bf16* ds);
 
   // ---- rows of fp32
 
@@ -102,10 +102,10 @@ struct KernelTable {
   // p = softmax of s[0, n) * scale, zeros in [n, padded); returns max + log(sum). Overwrites s, which
   // p may be.
   float (*softmax)(float* s, float scale, int64_t n, int64_t padded, float* p);
-  // p = exp(s * scale - lse) in place of s in [0, n), zeros in [n, padded); then
-  // ds = p * (dp - delta) * scale, which may alias dp, zeros likewise.
-  void (*softmax_backward)(float* s, const float* dp, float scale, float lse, float delta,
-                           int64_t n, int64_t padded, float* ds);
+  // p = exp(s * scale - lse), which may alias s, and ds = p * (dp - delta) * scale, which may alias
+  // dp; zeros in [n, padded) of both.
+  void (*softmax_backward)(const float* s, const float* dp, float scale, float lse, float delta,
+                           int64_t n, int64_t padded, float* p, float* ds);
   float (*dot)(const float* a, const float* b, int64_t n);
   double (*square_sum)(const float* a, int64_t n);
   void (*add)(const float* a, int64_t n, float* sum);
