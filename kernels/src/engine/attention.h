@@ -29,14 +29,16 @@ int64_t attention_backward_scratch_size(const AttentionShape& shape, Compute for
                                         int64_t length);
 
 // The matrices of a forward pass over all rows: (q | k | v) with row stride shape.width(), out with
-// row stride shape.query_width(), lse (rows, heads): log of the sum of each row's exponentials.
+// row stride shape.query_width(), lse (rows, heads): log of the sum of each row's exponentials;
+// rounded: out as a bf16 operand, unless that is null, without the zeros behind its columns.
 struct ForwardRows {
   const float* qkv;
   float *out, *lse;
+  Bf16* rounded;
 };
 
-// rows.out and rows.lse: key-value head `kv` of one segment with the query heads that read it, on the
-// thread that asks. In bf16 the operands of both products are rounded, as those of the backward pass.
+// The results for key-value head `kv` of one segment with the query heads that read it, on the thread
+// that asks. In bf16 the operands of both products are rounded, as those of the backward pass.
 void attention(const AttentionShape& shape, Compute format, const ForwardRows& rows,
                const Segment& segment, int64_t kv, float* scratch);
 

@@ -44,6 +44,7 @@ void attention_bf16(const AttentionShape& shape, const ForwardRows& rows, const 
                     int64_t kv, float* scratch) {
   const KernelTable& kernel = kernels();
   const int64_t length = segment.count, dim = shape.dim, width = shape.width();
+  const int64_t out_width = shape.query_width();
   const float scale = score_scale(dim);
   const float* const qkv = rows.qkv + segment.row * width;
   const float* const keys = qkv + (shape.heads + kv) * dim;
@@ -66,10 +67,13 @@ void attention_bf16(const AttentionShape& shape, const ForwardRows& rows, const 
         rows.lse[(segment.row + row + i) * shape.heads + h] =
             kernel.softmax_bf16(s.scores + i * s.ld, scale, row + i + 1, round32(visible),
                                 s.probabilities + i * row_of_p);
+      float* const out = rows.out + (segment.row + row) * out_width + h * dim;
       kernel.gemm_bf16(count, dim, round32(visible), s.probabilities, row_of_p, s.values,
-                       s.ld * kPanel, nullptr, 0,
-                       rows.out + (segment.row + row) * shape.query_width() + h * dim,
-                       shape.query_width());
+                       s.ld * kPanel, nullptr, 0, out, out_width);
+      for (int64_t i = 0; rows.rounded != nullptr && i < count; ++i)
+        kernel.round_bf16(
+            out + i * out_width, dim, dim,
+            rows.rounded + (segment.row + row + i) * bf16_row(out_width) + h * dim);
     }
 }
 

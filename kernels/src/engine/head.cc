@@ -149,11 +149,14 @@ void head(cov_model& model, const float* last, const std::vector<HeadRow>& rows,
       if (!backward) return;
       const float c = (coefficients == nullptr ? constant : coefficients[scored[i].position]) *
                       output.inverse_temperature;
-      kernel.logit_gradient(z, output.inverse_temperature, static_cast<float>(lse), c, l.vocab);
-      z[scored[i].target] += c;
-      if (work.dlogits.bf16 != nullptr)
-        kernel.round_bf16(z, l.vocab, bf16_padded(l.vocab),
-                          work.dlogits.bf16 + i * bf16_row(l.vocab));
+      const auto write = [&](const auto& gradient, auto* dz) {
+        gradient(z, output.inverse_temperature, static_cast<float>(lse), c, scored[i].target,
+                 l.vocab, dz);
+      };
+      if (work.dlogits.bf16 == nullptr)
+        write(kernel.logit_gradient, z);
+      else
+        write(kernel.logit_gradient_bf16, bf16_row_of(work.dlogits, i, l.vocab));
     };
     if (count < kLogitRows * pool.threads()) {
       // Too few for a block for each thread: the product is shared out by columns.

@@ -98,7 +98,6 @@ struct BetweenAttentions {
     const Activations::Layer& a = activations_of(layer);
     const PackedWeights::Layer& w = weights_of(layer);
     float* const next = layer + 1 < l.layers ? activations_of(layer + 1).x : activations.last;
-    round_rows(a.att, l.d, a.att_operand.bf16, range);
     multiply_rows(a.att_operand, range.first, range.count(), w.o, a.x, a.x2);
     rmsnorm(a.x2, model.parameters() + l.norm2(layer), model.eps(), l.d, a.n2, a.r2, range);
     multiply_rows(a.n2, range.first, range.count(), w.gate_up, nullptr, a.gate_up);
@@ -133,8 +132,9 @@ void forward_layers(cov_model& model, const int32_t* tokens, const int32_t* posi
       large);
   for (int64_t layer = 0; layer < l.layers; ++layer) {
     const Activations::Layer& a = rows.activations_of(layer);
+    clear_padding(a.att_operand, activations.rows, l.d);
     model.pool.run(segment_count * shape.kv_heads, [&](int64_t task) {
-      attention(shape, l.compute, {a.qkv, a.att, a.lse}, segments[task / shape.kv_heads],
+      attention(shape, l.compute, {a.qkv, a.att, a.lse, a.att_operand.bf16}, segments[task / shape.kv_heads],
                 task % shape.kv_heads, scratch + ThreadPool::worker() * scratch_size);
     });
     model.pool.run(

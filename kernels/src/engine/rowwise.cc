@@ -11,13 +11,6 @@ namespace {
 
 constexpr int64_t kColumnsPerTask = 64;  // of an embedding gradient: no two tasks share an element
 
-// Row i of a bf16 operand of k columns, with the zeros behind it written.
-Bf16* bf16_row_of(Operand x, int64_t i, int64_t k) {
-  Bf16* const row = x.bf16 + i * bf16_row(k);
-  std::fill(row + k, row + bf16_padded(k), Bf16{0});
-  return row;
-}
-
 }  // namespace
 
 void embed(const float* embedding, const int32_t* tokens, int64_t d, float* x, RowRange range) {
@@ -34,6 +27,12 @@ void embed_backward(ThreadPool& pool, const float* dx, const int32_t* tokens, in
     for (int64_t i = 0; i < rows; ++i)
       kernel.add(dx + i * d + column, columns, dembedding + tokens[i] * d + column);
   });
+}
+
+Bf16* bf16_row_of(Operand x, int64_t i, int64_t k) {
+  Bf16* const row = x.bf16 + i * bf16_row(k);
+  std::fill(row + k, row + bf16_padded(k), Bf16{0});
+  return row;
 }
 
 void clear_padding(Operand x, int64_t rows, int64_t k) {
@@ -89,10 +88,6 @@ void swiglu(const float* gate_up, int64_t f, Operand h, RowRange range) {
     else
       kernel.swiglu_bf16(gate, gate + f, f, bf16_row_of(h, i, f));
   }
-}
-
-void round_rows(const float* x, int64_t k, Bf16* rounded, RowRange range) {
-  for (int64_t i = range.first; i < range.last; ++i) round_row(x, i, k, rounded);
 }
 
 void swiglu_backward(ThreadPool& pool, const float* gate_up, const float* dh, int64_t rows,

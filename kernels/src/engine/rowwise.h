@@ -41,13 +41,13 @@ void rope(float* x, const int32_t* positions, const float* cosine, const float* 
           int64_t heads, int64_t dim, RowRange range);
 // gate_up (rows, 2 f) -> h (rows, f) = silu(gate) * up.
 void swiglu(const float* gate_up, int64_t f, Operand h, RowRange range);
-// x (rows, k) as rows of a bf16 operand, unless that is null.
-void round_rows(const float* x, int64_t k, Bf16* rounded, RowRange range);
 
 // dembedding[tokens[row]] += dx[row], in row order.
 void embed_backward(ThreadPool& pool, const float* dx, const int32_t* tokens, int64_t rows,
                     int64_t d, float* dembedding);
 
+// Row i of a bf16 operand of k columns, with the zeros behind them written.
+Bf16* bf16_row_of(Operand x, int64_t i, int64_t k);
 // Zeros behind the k columns of a bf16 operand whose rows are written in parts.
 void clear_padding(Operand x, int64_t rows, int64_t k);
 

@@ -99,9 +99,9 @@ void test_logits() {
   const std::vector<float> z = numbers.floats(kN, 3);
   const covenant::RowStats stats = covenant::kernels().logit_stats(z.data(), kInverse, kN);
   const float lse = stats.max + std::log(stats.sum);
-  std::vector<float> dz = z;
-  covenant::kernels().logit_gradient(dz.data(), kInverse, lse, kCoefficient * kInverse, kN);
-  dz[5] += kCoefficient * kInverse;
+  std::vector<float> dz(z.size());
+  covenant::kernels().logit_gradient(z.data(), kInverse, lse, kCoefficient * kInverse, 5, kN,
+                                     dz.data());
   const auto loss = [&](const Doubles& v) {
     double sum = 0;
     for (double value : v) sum += std::exp(value * kInverse);
@@ -145,7 +145,8 @@ void test_attention(int64_t length, int64_t checked) {
   const int64_t back_size = covenant::attention_backward_scratch_size(shape, kFormat, length);
   std::vector<float> scratch(static_cast<size_t>(std::max(size, back_size)));
   for (int64_t task = 0; task < 4; ++task)
-    covenant::attention(shape, kFormat, {qkv.data(), out.data(), lse.data()}, segments[task / 2],
+    covenant::attention(shape, kFormat, {qkv.data(), out.data(), lse.data(), nullptr},
+                        segments[task / 2],
                         task % 2, scratch.data());
   const Rotary rotary(length, 6);
   for (int64_t task = 0; task < 4; ++task)
@@ -217,7 +218,8 @@ void test_attention_bf16(int64_t length, int64_t dim) {
     std::vector<float> scratch(static_cast<size_t>(size), dirt);
     std::fill(out.begin(), out.end(), NAN);
     for (int64_t task = 0; task < 4; ++task)
-      covenant::attention(shape, format, {qkv.data(), out.data(), lse.data()}, segments[task / 2],
+      covenant::attention(shape, format, {qkv.data(), out.data(), lse.data(), nullptr},
+                        segments[task / 2],
                           task % 2, scratch.data());
     return out;
   };

@@ -196,7 +196,11 @@ void test_rows(int64_t n) {
     std::vector<float> z = x, w(size);
     const covenant::RowStats stats = t.logit_stats(z.data(), 1.25f, n);
     t.sample_weights(z.data(), stats.max, 0.8f, n, w.data());
-    t.logit_gradient(z.data(), 1.25f, 2.0f, -0.3f, n);
+    std::vector<covenant::Bf16> rounded(size), expected(size);
+    t.logit_gradient_bf16(z.data(), 1.25f, 2.0f, -0.3f, n - 1, n, rounded.data());
+    t.logit_gradient(z.data(), 1.25f, 2.0f, -0.3f, n - 1, n, z.data());
+    t.round_bf16(z.data(), n, n, expected.data());
+    CHECK(rounded == expected);
     joined(out, {z, w, {stats.max, stats.sum, stats.dot}});
   });
   same_everywhere([&](const KernelTable& t, std::vector<float>& out) {

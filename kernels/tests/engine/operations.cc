@@ -53,7 +53,7 @@ void rows(int64_t n) {
   dp.resize(size + 3, 9.0f);
   kernel.softmax_backward(s.data(), dp.data(), static_cast<float>(kScale),
                           static_cast<float>(std::log(total)), static_cast<float>(delta), n, n + 3,
-                          dp.data());
+                          s.data(), dp.data());
   for (size_t i = 0; i < size; ++i) {
     CHECK_NEAR(s[i], weight[i] / total, 2e-6);
     CHECK_NEAR(dp[i], weight[i] / total * (b[i] - delta) * kScale, 4e-6);
@@ -81,12 +81,14 @@ void logits(int64_t n) {
   CHECK_NEAR(std::log(stats.sum) - stats.dot / stats.sum, entropy, 1e-5);
   Values gradient = z, weights(size);
   const double lse = most + std::log(sum);
-  kernel.logit_gradient(gradient.data(), kInverse, static_cast<float>(lse), kCoefficient, n);
+  kernel.logit_gradient(gradient.data(), kInverse, static_cast<float>(lse), kCoefficient, n / 2, n,
+                        gradient.data());
   const float highest = *std::max_element(z.begin(), z.end());
   kernel.sample_weights(z.data(), highest, kInverse, n, weights.data());
   for (size_t i = 0; i < size; ++i) {
     const double p = std::exp(static_cast<double>(z[i]) * kInverse - lse);
-    CHECK_NEAR(gradient[i], -kCoefficient * p, 3e-6);
+    const double target = i == size / 2 ? 1 : 0;
+    CHECK_NEAR(gradient[i], kCoefficient * (target - p), 3e-6);
     CHECK_NEAR(weights[i], std::exp((static_cast<double>(z[i]) - highest) * kInverse), 2e-6);
   }
 }

@@ -5,8 +5,8 @@
 The model is that of transformers in fp32 with its linear layers replaced by the definitions in
 kernels/include/covenant/model.h, summed in fp64, so that what is left between these numbers and the
 engine's is the order of fp32 sums, and what an operand does that lies on the edge of a rounding:
-    COV_COMPUTE_BF16: the operands of each product with a weight matrix, forward and backward, and of
-        those of attention's backward pass are rounded to bf16
+    COV_COMPUTE_BF16: the operands of each product with a weight matrix and of those of attention,
+        forward and backward, are rounded to bf16
     COV_WEIGHTS_BF16: every parameter, key and value is rounded to bf16
     COV_WEIGHTS_INT8: matrices are bytes with one scale per output, their inputs bytes with one scale
         per row; keys and values bf16
@@ -111,14 +111,16 @@ def per_query(module, x):
 
 
 class Bf16Attention(torch.autograd.Function):
-    """Causal attention over (batch, heads, positions, dim); fp32 forward."""
+    """Causal attention over (batch, heads, positions, dim)."""
 
     @staticmethod
     def forward(ctx, q, k, v, scale):
-        scores = q @ k.mT * scale
+        q, k, v = (bf16(about(x)) for x in (q, k, v))
+        scores = product(q, k.mT) * scale
         unseen = torch.ones(scores.shape[-2:], dtype=torch.bool).triu(1)
         scores = scores.masked_fill(unseen, float("-inf"))
-        out = scores.softmax(-1) @ v
+        # The exponent's last bit is several of its result.
+        out = product(bf16(about(scores.softmax(-1), 8)), v)
         ctx.save_for_backward(q, k, v, out, scores.logsumexp(-1, keepdim=True), unseen)
         ctx.scale = scale
         return out
@@ -127,21 +129,20 @@ class Bf16Attention(torch.autograd.Function):
     def backward(ctx, dout):
         q, k, v, out, lse, unseen = ctx.saved_tensors
         delta = (dout * out).sum(-1, keepdim=True)
-        q, k, v, dout = (bf16(about(x)) for x in (q, k, v, dout))
-        # The exponent's last bit is several of its result.
+        dout = bf16(about(dout))
         p = about((product(q, k.mT) * ctx.scale - lse).masked_fill(unseen, float("-inf")).exp(), 8)
         ds = bf16(p * (about(product(dout, v.mT)) - delta) * ctx.scale)
         return product(ds, k), product(ds.mT, q), product(bf16(p).mT, dout), None
 
 
-def attention_bf16_backward(module, query, key, value, attention_mask, scaling, **kwargs):
+def attention_bf16(module, query, key, value, attention_mask, scaling, **kwargs):
     out = Bf16Attention.apply(query, per_query(module, key), per_query(module, value), scaling)
     return out.transpose(1, 2).contiguous(), None
 
 
 def compute_bf16(model):
     replace_linear(model, Bf16Linear.apply)
-    modeling_llama.eager_attention_forward = attention_bf16_backward
+    modeling_llama.eager_attention_forward = attention_bf16
 
 
 def attention_of_rounded(module, query, key, value, *args, **kwargs):

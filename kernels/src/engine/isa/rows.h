@@ -188,12 +188,17 @@ static RowStats logit_stats(const float* z, float inverse_temperature, int64_t n
   return {max, sum_lanes(sum), sum_lanes(product)};
 }
 
-static void logit_gradient(float* z, float inverse_temperature, float lse, float coefficient,
-                           int64_t n) {
+template <typename T>
+static void logit_gradient(const float* z, float inverse_temperature, float lse, float coefficient,
+                           int64_t target, int64_t n, T* dz) {
   const V scale = set(inverse_temperature), vlse = set(lse), factor = set(-coefficient);
-  for_lanes(n, [&](int64_t i, int64_t m) __attribute__((always_inline)) {
-    put(z + i, mul(vexp(sub(mul(get(z + i, m), scale), vlse)), factor), m);
-  });
+  const auto gradient = [&](int64_t i, int64_t m) __attribute__((always_inline)) {
+    return mul(vexp(sub(mul(get(z + i, m), scale), vlse)), factor);
+  };
+  const V at_target = add(gradient(target, 1), set(coefficient));
+  for_lanes(n, [&](int64_t i, int64_t m)
+                   __attribute__((always_inline)) { put(dz + i, gradient(i, m), m); });
+  put(dz + target, at_target, 1);
 }
 
 static void sample_weights(const float* z, float max, float inverse_temperature, int64_t n,

@@ -75,6 +75,8 @@ struct KernelTable {
   void (*swiglu_bf16)(const float* gate, const float* up, int64_t n, Bf16* h);
   void (*swiglu_backward_bf16)(const float* gate, const float* up, const float* dh, int64_t n,
                                Bf16* h, Bf16* dgate, Bf16* dup);
+  void (*logit_gradient_bf16)(const float* z, float inverse_temperature, float lse,
+                              float coefficient, int64_t target, int64_t n, Bf16* dz);
   float (*softmax_bf16)(float* s, float scale, int64_t n, int64_t padded, Bf16* p);
   void (*softmax_backward_bf16)(const float* s, const float* dp, float scale, float lse,
                                 float delta, int64_t n, int64_t padded, Bf16* p, Bf16* ds);
@@ -111,9 +113,10 @@ struct KernelTable {
   void (*add)(const float* a, int64_t n, float* sum);
 
   RowStats (*logit_stats)(const float* z, float inverse_temperature, int64_t n);
-  // dz = -coefficient * softmax(z), in place: exp(z * inverse_temperature - lse) * -coefficient.
-  void (*logit_gradient)(float* z, float inverse_temperature, float lse, float coefficient,
-                         int64_t n);
+  // dz = coefficient * (delta_target - softmax(z)), the latter exp(z * inverse_temperature - lse); dz
+  // may be z.
+  void (*logit_gradient)(const float* z, float inverse_temperature, float lse, float coefficient,
+                         int64_t target, int64_t n, float* dz);
   // w = exp((z - max) * inverse_temperature).
   void (*sample_weights)(const float* z, float max, float inverse_temperature, int64_t n, float* w);
 
