@@ -212,7 +212,7 @@ HEADER = b"COVLOWP1" + struct.pack("<I2i", 1, *SHAPE)
 
 
 def make(name, m):
-    task, (log_probs, mean, weighted, weights_bf16, weights_int8) = choose(m, single_passes, 2e-7, 2)
+    task, (log_probs, mean, weighted, weights_bf16, weights_int8) = choose(m, single_passes, 2e-7, 6)
     sections = begin(m, task) + [x.tobytes() for x in (log_probs, mean, weighted)]
     model = build(m)
     compute_bf16(model)

@@ -33,7 +33,7 @@ COV_INLINE int64_t wide_columns(const Product& p) {
   for (; j + 4 * kPanel <= p.n; j += 4 * kPanel)
     wide({p.steps, p.a, p.a_row, p.a_k, p.b + j / kPanel * p.b_panel, p.b_panel,
           p.init == nullptr ? nullptr : p.init + j, p.init_row, p.c + j, p.c_row, 4 * kPanel, 0,
-          (uintptr_t)(p.b + (j / kPanel + 4) * p.b_panel), 4 * kPanel * 8});
+          (uintptr_t)(p.b + (j / kPanel + 4) * p.b_panel), 4 * kPanel * 8, (uintptr_t)p.a, 0});
 #else
   (void)p;
 #endif
@@ -67,6 +67,7 @@ COV_INLINE void column_block(const Product& p, const LeftBlock& a, int64_t j, in
     const float* next_c = tile + 1 < cut.tiles         ? p.c + next * p.c_row + j
                           : j + 2 * kTileColumns <= p.n ? p.c + j + kTileColumns
                                                         : nullptr;
+    const bool fetch = Kind == Left::kRows && j == 0 && tile + 1 < cut.tiles && steps > 0;
     const TileArguments t{steps,
                           a.a + (Kind == Left::kTiles ? tile * a.tile : i * a_row),
                           p.a_row,
@@ -80,7 +81,9 @@ COV_INLINE void column_block(const Product& p, const LeftBlock& a, int64_t j, in
                           p.n - j < kTileColumns ? p.n - j : kTileColumns,
                           (uintptr_t)next_c,
                           (uintptr_t)ahead + (uintptr_t)(tile * share * (steps / 2)),
-                          share};
+                          share,
+                          fetch ? (uintptr_t)(a.a + next * a_row) : (uintptr_t)a.a,
+                          fetch ? 4 * (next - i) * p.a_row / steps : 0};
     if (next - i == kTileRows)
       tile_function<kTileRows, 1, Kind, Pairs>(t);
     else

@@ -103,6 +103,8 @@ struct TileArguments {
   uintptr_t next_c;    // the tile of C after this one, fetched beforehand; 0: none
   uintptr_t ahead;     // what comes next of B, fetched bit by bit; may lie behind its end
   int64_t ahead_step;  // bytes per two steps
+  uintptr_t next_a;    // the tile of A after this one where it is read for the first time, likewise
+  int64_t next_a_step;  // bytes per step; 0: it is not
 };
 
 template <int Rows, int Panels>
@@ -182,12 +184,15 @@ COV_INLINE void tile(const TileArguments& t) {
   for (int g = 0; g < kBases; ++g) base[g] = t.a + 3 * g * t.a_row;
   const int64_t a_k = Kind == Left::kRows ? 1 : Kind == Left::kTiles ? kTileRows : t.a_k;
   const Word* b = t.b;
-  uintptr_t ahead = t.ahead;
+  uintptr_t ahead = t.ahead, next_a = t.next_a;
   int64_t left = t.steps;
   for (; left >= 2; left -= 2) {
     __builtin_prefetch((const void*)ahead, 0, 2);
     if (Panels > 1) __builtin_prefetch((const void*)(ahead + (uintptr_t)t.ahead_step / 2), 0, 2);
     ahead += (uintptr_t)t.ahead_step;
+    __builtin_prefetch((const void*)next_a, 0, 2);
+    __builtin_prefetch((const void*)(next_a + (uintptr_t)t.next_a_step), 0, 2);
+    next_a += 2 * (uintptr_t)t.next_a_step;
     add_step<Rows, Panels, Kind, Pairs>(base, t.a_row, b, t.b_panel, sum);
     for (int g = 0; g < kBases; ++g) advance(base[g], a_k);
     b += kPanel;
