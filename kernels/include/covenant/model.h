@@ -44,13 +44,13 @@ int32_t cov_default_threads(void);
 
 typedef struct cov_model cov_model;
 
-// How matrix products with the weights are computed. Parameters, gradients, moments, sums,
-// attention, norms and activations between products are fp32 in both.
+// How matrix products are computed. Parameters, gradients, moments, sums, softmax, norms and
+// activations between products are fp32 in both.
 typedef enum cov_compute {
   COV_COMPUTE_F32 = 0,
-  // The operands of each product with a weight matrix, forward and backward, and of those of
-  // attention's backward pass are rounded to bf16 (nearest even; subnormal numbers to zero);
-  // products are summed in fp32.
+  // The operands of each product with a weight matrix and of those of attention, forward and
+  // backward, are rounded to bf16 (nearest even; subnormal numbers to zero); products are summed in
+  // fp32. Generation has formats of its own (cov_weights).
   COV_COMPUTE_BF16 = 1
 } cov_compute;
 

@@ -37,8 +37,8 @@ struct ForwardRows {
   Bf16* rounded;
 };
 
-// The results for key-value head `kv` of one segment with the query heads that read it, on the thread
-// that asks. In bf16 the operands of both products are rounded, as those of the backward pass.
+// The results for key-value head `kv` of one segment with the query heads that read it, on the
+// thread that asks. In bf16 the operands of both products are rounded, as those of the backward pass.
 void attention(const AttentionShape& shape, Compute format, const ForwardRows& rows,
                const Segment& segment, int64_t kv, float* scratch);
 
@@ -50,8 +50,8 @@ struct BackwardRows {
   Operand dqkv;
 };
 
-// rows.dqkv from rows.dout, likewise; writes every element of the heads' columns, not what is behind
-// them.
+// rows.dqkv from rows.dout, likewise; writes every element of the heads' columns, not what is
+// behind them.
 void attention_backward(const AttentionShape& shape, Compute format, const BackwardRows& rows,
                         const Segment& segment, int64_t kv, float* scratch);
 

@@ -97,8 +97,8 @@ void backward_queries(const KernelTable& kernel, const AttentionShape& shape,
   }
 }
 
-// dK += dS^T Q and dV += P^T dO for the rows prepared by backward_queries; `fresh`: nothing has been
-// added yet to the keys of these rows.
+// dK += dS^T Q and dV += P^T dO for the rows prepared by backward_queries; `fresh`: nothing has
+// been added yet to the keys of these rows.
 void backward_keys(const KernelTable& kernel, const AttentionShape& shape, const Scratch& s,
                    int64_t first, int64_t rows, bool fresh) {
   const int64_t dim = shape.dim, panel = kBlock * kPanel;

@@ -42,7 +42,7 @@ double score_row(const KernelTable& kernel, const float* z, int64_t vocab, const
 // From the gradients of a chunk's logits: dx of its rows, and unless the base is frozen what the
 // head's matrix and the gain of the final norm get.
 void chunk_backward(cov_model& model, const float* last, const HeadRow* rows, int64_t count,
-                    float* dx, HeadWork& work) {
+                    float* dx, const HeadWork& work) {
   const KernelTable& kernel = kernels();
   const Layout& l = model.layout;
   const float* const gain = model.parameters() + l.final_norm;
@@ -108,7 +108,8 @@ HeadWork::HeadWork(const cov_model& model, bool backward, float* base)
   r = take(rows);
   normed = take_operand(l.d);
   if (backward) dlogits = take_operand(l.vocab);
-  if (!backward || !f32) logits = take(model.pool.threads() * kLogitRows * l.vocab);
+  if (!backward || !f32)
+    logits = take(std::min(rows, model.pool.threads() * kLogitRows) * l.vocab);
   if (!backward) return;
   dnormed = take(rows * l.d);
   zeros = take(l.d);
@@ -121,65 +122,90 @@ int64_t head_work_size(const cov_model& model, bool backward) {
   return HeadWork(model, backward, nullptr).size;
 }
 
+namespace {
+
+// One run of the head over the chunks of a group's rows.
+struct HeadPass {
+  cov_model& model;
+  const float* last;
+  const HeadOutput& output;
+  bool backward;
+  const float* coefficients;
+  float constant;
+  const HeadWork& work;
+  std::vector<std::vector<int32_t>> orders;  // for the largest logits, of each thread
+  std::atomic<bool> finite{true};
+
+  void norm(const HeadRow& row, int64_t i) const {
+    const int64_t d = model.layout.d;
+    work.r[i] = rmsnorm_row(kernels(), last + row.row * d,
+                            model.parameters() + model.layout.final_norm, model.eps(), d,
+                            work.normed, i);
+  }
+
+  // Row i of a chunk from its logits z: results, and with `backward` the logits' gradient.
+  void score(const HeadRow& row, int64_t i, float* z) {
+    const KernelTable& kernel = kernels();
+    const int64_t vocab = model.layout.vocab;
+    const float inverse = output.inverse_temperature;
+    const double exact = score_row(kernel, z, vocab, row, output,
+                                   orders[static_cast<size_t>(ThreadPool::worker())]);
+    if (!std::isfinite(exact)) finite.store(false, std::memory_order_relaxed);
+    if (!backward) return;
+    const float lse = static_cast<float>(exact);
+    const float c = (coefficients == nullptr ? constant : coefficients[row.position]) * inverse;
+    if (work.dlogits.bf16 == nullptr)
+      kernel.logit_gradient(z, inverse, lse, c, row.target, vocab, z);
+    else
+      kernel.logit_gradient_bf16(z, inverse, lse, c, row.target, vocab,
+                                 bf16_row_of(work.dlogits, i, vocab));
+  }
+
+  void score_chunk(const HeadRow* rows, int64_t count) {
+    const int64_t d = model.layout.d, vocab = model.layout.vocab;
+    const PackedMatrix& weights = model.forward_weights.head;
+    if (count < kLogitRows * model.pool.threads()) {
+      // Too few for a block for each thread: the product is shared out by columns.
+      float* const logits = work.logits == nullptr ? work.dlogits.f32 : work.logits;
+      for (int64_t i = 0; i < count; ++i) norm(rows[i], i);
+      multiply(model.pool, work.normed, count, weights, nullptr, logits);
+      for_row_blocks(model.pool, count, count * vocab * 4, [&](int64_t first, int64_t end) {
+        for (int64_t i = first; i < end; ++i) score(rows[i], i, logits + i * vocab);
+      });
+      return;
+    }
+    // One thread takes a few rows from the norm to their gradients, in its own caches.
+    model.pool.run((count + kLogitRows - 1) / kLogitRows, [&](int64_t task) {
+      const int64_t first = task * kLogitRows, end = std::min(count, first + kLogitRows);
+      float* const logits = work.logits == nullptr
+                                ? work.dlogits.f32 + first * vocab
+                                : work.logits + ThreadPool::worker() * kLogitRows * vocab;
+      for (int64_t i = first; i < end; ++i) norm(rows[i], i);
+      multiply_rows(rows_from(work.normed, first, d), 0, end - first, weights, nullptr, logits);
+      for (int64_t i = first; i < end; ++i) score(rows[i], i, logits + (i - first) * vocab);
+    });
+  }
+};
+
+}  // namespace
+
 void head(cov_model& model, const float* last, const std::vector<HeadRow>& rows,
           const HeadOutput& output, bool backward, const float* coefficients, float constant,
           float* dx, HeadWork& work) {
-  const KernelTable& kernel = kernels();
-  const Layout& l = model.layout;
-  ThreadPool& pool = model.pool;
-  const int64_t total = static_cast<int64_t>(rows.size());
-  const PackedMatrix& weights = model.forward_weights.head;
-  const float* const gain = model.parameters() + l.final_norm;
-  std::vector<std::vector<int32_t>> orders(static_cast<size_t>(pool.threads()));
+  std::vector<std::vector<int32_t>> orders(static_cast<size_t>(model.pool.threads()));
   if (output.top_count > 0)
-    for (std::vector<int32_t>& order : orders) order.resize(static_cast<size_t>(l.vocab));
-  std::atomic<bool> finite{true};
-  for (int64_t chunk = 0; chunk < total; chunk += work.rows) {
-    const int64_t count = std::min(work.rows, total - chunk);
-    const HeadRow* const scored = rows.data() + chunk;
-    const auto norm = [&](int64_t i) {
-      work.r[i] =
-          rmsnorm_row(kernel, last + scored[i].row * l.d, gain, model.eps(), l.d, work.normed, i);
-    };
-    // Row i of the chunk from its logits z: results, and with `backward` the logits' gradient.
-    const auto score = [&](int64_t i, float* z) {
-      const double lse = score_row(kernel, z, l.vocab, scored[i], output,
-                                   orders[static_cast<size_t>(ThreadPool::worker())]);
-      if (!std::isfinite(lse)) finite.store(false, std::memory_order_relaxed);
-      if (!backward) return;
-      const float c = (coefficients == nullptr ? constant : coefficients[scored[i].position]) *
-                      output.inverse_temperature;
-      const auto write = [&](const auto& gradient, auto* dz) {
-        gradient(z, output.inverse_temperature, static_cast<float>(lse), c, scored[i].target,
-                 l.vocab, dz);
-      };
-      if (work.dlogits.bf16 == nullptr)
-        write(kernel.logit_gradient, z);
-      else
-        write(kernel.logit_gradient_bf16, bf16_row_of(work.dlogits, i, l.vocab));
-    };
-    if (count < kLogitRows * pool.threads()) {
-      // Too few for a block for each thread: the product is shared out by columns.
-      float* const logits = work.logits == nullptr ? work.dlogits.f32 : work.logits;
-      for (int64_t i = 0; i < count; ++i) norm(i);
-      multiply(pool, work.normed, count, weights, nullptr, logits);
-      for_row_blocks(pool, count, count * l.vocab * 4, [&](int64_t first, int64_t end) {
-        for (int64_t i = first; i < end; ++i) score(i, logits + i * l.vocab);
-      });
-    } else {
-      // One thread takes a few rows from the norm to their gradients, in its own caches.
-      pool.run((count + kLogitRows - 1) / kLogitRows, [&](int64_t task) {
-        const int64_t first = task * kLogitRows, end = std::min(count, first + kLogitRows);
-        float* const logits = work.logits == nullptr
-                                  ? work.dlogits.f32 + first * l.vocab
-                                  : work.logits + ThreadPool::worker() * kLogitRows * l.vocab;
-        for (int64_t i = first; i < end; ++i) norm(i);
-        multiply_rows(rows_from(work.normed, first, l.d), 0, end - first, weights, nullptr, logits);
-        for (int64_t i = first; i < end; ++i) score(i, logits + (i - first) * l.vocab);
-      });
-    }
-    if (!finite.load()) throw Failure{cov_error(COV_NON_FINITE, "the logits are not finite")};
-    if (backward) chunk_backward(model, last, scored, count, dx, work);
+    for (std::vector<int32_t>& order : orders)
+      order.resize(static_cast<size_t>(model.layout.vocab));
+  HeadPass pass{model,        last,     output, backward,
+                coefficients, constant, work,   std::move(orders)};
+  const int64_t total = static_cast<int64_t>(rows.size());
+  for (int64_t first = 0; first < total; first += work.rows) {
+    const HeadRow* const chunk = rows.data() + first;
+    const int64_t count = std::min(work.rows, total - first);
+    pass.score_chunk(chunk, count);
+    if (!pass.finite.load())
+      throw Failure{cov_error(COV_NON_FINITE, "the logits are not finite")};
+    if (backward) chunk_backward(model, last, chunk, count, dx, work);
   }
 }
 

@@ -134,8 +134,9 @@ void forward_layers(cov_model& model, const int32_t* tokens, const int32_t* posi
     const Activations::Layer& a = rows.activations_of(layer);
     clear_padding(a.att_operand, activations.rows, l.d);
     model.pool.run(segment_count * shape.kv_heads, [&](int64_t task) {
-      attention(shape, l.compute, {a.qkv, a.att, a.lse, a.att_operand.bf16}, segments[task / shape.kv_heads],
-                task % shape.kv_heads, scratch + ThreadPool::worker() * scratch_size);
+      attention(shape, l.compute, {a.qkv, a.att, a.lse, a.att_operand.bf16},
+                segments[task / shape.kv_heads], task % shape.kv_heads,
+                scratch + ThreadPool::worker() * scratch_size);
     });
     model.pool.run(
         blocks.count,

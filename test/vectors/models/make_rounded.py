@@ -146,7 +146,8 @@ def compute_bf16(model):
 
 
 def attention_of_rounded(module, query, key, value, *args, **kwargs):
-    return eager(module, query, bf16(about(key)), bf16(about(value)), *args, **kwargs)
+    # What a sum that cancels leaves is known to fewer bits.
+    return eager(module, query, bf16(about(key, 3)), bf16(about(value, 3)), *args, **kwargs)
 
 
 def single_passes(m, task):
@@ -212,7 +213,7 @@ HEADER = b"COVLOWP1" + struct.pack("<I2i", 1, *SHAPE)
 
 
 def make(name, m):
-    task, (log_probs, mean, weighted, weights_bf16, weights_int8) = choose(m, single_passes, 2e-7, 6)
+    task, (log_probs, mean, weighted, weights_bf16, weights_int8) = choose(m, single_passes, 2e-7, 4)
     sections = begin(m, task) + [x.tobytes() for x in (log_probs, mean, weighted)]
     model = build(m)
     compute_bf16(model)

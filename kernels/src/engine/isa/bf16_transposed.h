@@ -9,9 +9,9 @@ namespace COV_ISA {
 
 #if defined(COV_BF16_NATIVE) && !defined(COV_AMX)
 
-// Pairs of rows of A are what a tile wants to hold, so they are put into tiles as they pass and A is
-// never transposed. `a`: the first of 2 * steps rows, of which `present` are there and the others
-// count as zeros; its columns are cut into tiles of `stride` words.
+// Pairs of rows of A are what a tile wants to hold, so they are put into tiles as they pass and A
+// is never transposed. `a`: the first of 2 * steps rows, of which `present` are there and the
+// others count as zeros; its columns are cut into tiles of `stride` words.
 static void zip_tiles(const Bf16* a, int64_t a_row, int64_t present, const TileCut& cut,
                       int64_t steps, int64_t stride, Word* out) {
   constexpr int64_t kAhead = 16;  // rows
@@ -40,11 +40,21 @@ static void zip_tiles(const Bf16* a, int64_t a_row, int64_t present, const TileC
 static void gemm_bf16_transposed(int64_t m, int64_t n, int64_t k, const Bf16* a, int64_t a_row,
                                  const Bf16* b, int64_t b_panel, const float* init,
                                  int64_t init_row, float* c, int64_t c_row) {
-  // A pad behind each tile: for what the last step writes too much, and lest the tiles share sets of
-  // the first-level cache.
+  // A pad behind each tile: for what the last step writes too much, and lest the tiles share sets
+  // of the first-level cache.
   alignas(64) Word block[kBlockRows * kBlockSteps + kBlockRows / kTileRows * kTilePad];
-  const Product whole{m,    n,        bf16_padded(k) / 2, nullptr, 0, 0, (const Word*)b, b_panel / 2,
-                      init, init_row, c,                  c_row};
+  const Product whole{.m = m,
+                      .n = n,
+                      .steps = bf16_padded(k) / 2,
+                      .a = nullptr,
+                      .a_row = 0,
+                      .a_k = 0,
+                      .b = (const Word*)b,
+                      .b_panel = b_panel / 2,
+                      .init = init,
+                      .init_row = init_row,
+                      .c = c,
+                      .c_row = c_row};
   for_blocks(whole, [&](const Product& p, int64_t first, int64_t step, int64_t steps)
                         __attribute__((always_inline)) {
                           const int64_t stride = kTileRows * steps + kTilePad;

@@ -60,8 +60,8 @@ struct KernelTable {
   // but not the same one on every path: AMX adds 32 products at a time.
   void (*gemm_bf16)(int64_t m, int64_t n, int64_t k, const Bf16* a, int64_t a_row, const Bf16* b,
                     int64_t b_panel, const float* init, int64_t init_row, float* c, int64_t c_row);
-  // gemm_bf16 with A^T in place of A: A (k, m) with row stride a_row, k >= 1 of any size; B as above,
-  // with bf16_padded(k) of inner dimension.
+  // gemm_bf16 with A^T in place of A: A (k, m) with row stride a_row, k >= 1 of any size; B as
+  // above, with bf16_padded(k) of inner dimension.
   void (*gemm_bf16_transposed)(int64_t m, int64_t n, int64_t k, const Bf16* a, int64_t a_row,
                                const Bf16* b, int64_t b_panel, const float* init, int64_t init_row,
                                float* c, int64_t c_row);
@@ -101,8 +101,8 @@ struct KernelTable {
   void (*swiglu_backward)(const float* gate, const float* up, const float* dh, int64_t n, float* h,
                           float* dgate, float* dup);
 
-  // p = softmax of s[0, n) * scale, zeros in [n, padded); returns max + log(sum). Overwrites s, which
-  // p may be.
+  // p = softmax of s[0, n) * scale, zeros in [n, padded); returns max + log(sum). Overwrites s,
+  // which p may be.
   float (*softmax)(float* s, float scale, int64_t n, int64_t padded, float* p);
   // p = exp(s * scale - lse), which may alias s, and ds = p * (dp - delta) * scale, which may alias
   // dp; zeros in [n, padded) of both.
@@ -113,8 +113,8 @@ struct KernelTable {
   void (*add)(const float* a, int64_t n, float* sum);
 
   RowStats (*logit_stats)(const float* z, float inverse_temperature, int64_t n);
-  // dz = coefficient * (delta_target - softmax(z)), the latter exp(z * inverse_temperature - lse); dz
-  // may be z.
+  // dz = coefficient * (delta_target - softmax(z)), the latter exp(z * inverse_temperature - lse);
+  // dz may be z.
   void (*logit_gradient)(const float* z, float inverse_temperature, float lse, float coefficient,
                          int64_t target, int64_t n, float* dz);
   // w = exp((z - max) * inverse_temperature).
