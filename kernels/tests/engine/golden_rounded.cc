@@ -11,6 +11,8 @@ namespace {
 // roundings that the order of fp32 sums decides, and no large one of the backward pass. A small one
 // that is what large ones left may cross an edge: one operand of thousands, by 2^-8 of itself.
 constexpr double kForwardTolerance = 1e-5;
+// For one key or value on an edge: the rotation leaves some that are differences of larger numbers.
+constexpr double kGenerationTolerance = 2e-4;
 constexpr double kGradientTolerance = 2e-3;
 // The fp32 result has to be this far away, so that an operand which is rounded where it should not
 // be, or is not where it should, shows.
@@ -126,7 +128,7 @@ void test_generation(const GoldenRounded& r) {
   compare("generation from fp32", generated(model, g, COV_WEIGHTS_F32).data(), fp32.data(),
           fp32.size(), kForwardTolerance);
   compare_rounded("generation from bf16", generated(model, g, COV_WEIGHTS_BF16),
-                  scored_only(g, r.weights_bf16), fp32);
+                  scored_only(g, r.weights_bf16), fp32, kGenerationTolerance);
   compare_rounded("generation from int8", generated(model, g, COV_WEIGHTS_INT8),
                   scored_only(g, r.weights_int8), fp32);
 }
