@@ -11,18 +11,15 @@ struct Scratch {
   float* keys;    // panels of K^T: [position / 32][dim][32]
   float* values;  // panels of V: [dim / 32][positions][32]
   float* scores;  // (kQueryBlock, ld)
-  int64_t ld, floats = 0;
+  int64_t ld, floats;
 
   Scratch(const AttentionShape& shape, int64_t length, float* base) {
     ld = round32(length);
-    const auto take = [&](int64_t count) {
-      float* p = base == nullptr ? nullptr : base + floats;
-      floats += count;
-      return p;
-    };
-    keys = take(ld * shape.dim);
-    values = take(ld * shape.padded_dim());
-    scores = take(kQueryBlock * ld);
+    Cut cut(base);
+    keys = cut.take(ld * shape.dim);
+    values = cut.take(ld * shape.padded_dim());
+    scores = cut.take(kQueryBlock * ld);
+    floats = cut.floats();
   }
 };
 

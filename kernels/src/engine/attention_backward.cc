@@ -14,22 +14,19 @@ constexpr int64_t kKeyBlock = 24;        // rows of dK and dV per product
 // Scratch of one task, cut from one block; with no block it only counts.
 struct Scratch {
   float *keys_t, *values_t, *keys, *probabilities, *dscores, *queries, *douts;
-  int64_t ld, floats = 0;
+  int64_t ld, floats;
 
   Scratch(const AttentionShape& shape, int64_t length, float* base) {
     ld = round32(length);
-    const auto take = [&](int64_t count) {
-      float* p = base == nullptr ? nullptr : base + floats;
-      floats += round32(count);
-      return p;
-    };
-    keys_t = take(ld * shape.dim);
-    values_t = take(ld * shape.dim);
-    keys = take(length * shape.padded_dim());
-    probabilities = take(kBackwardBlock * ld);
-    dscores = take(kBackwardBlock * ld);
-    queries = take(kBackwardBlock * shape.padded_dim());
-    douts = take(kBackwardBlock * shape.padded_dim());
+    Cut cut(base);
+    keys_t = cut.take(ld * shape.dim);
+    values_t = cut.take(ld * shape.dim);
+    keys = cut.take(length * shape.padded_dim());
+    probabilities = cut.take(kBackwardBlock * ld);
+    dscores = cut.take(kBackwardBlock * ld);
+    queries = cut.take(kBackwardBlock * shape.padded_dim());
+    douts = cut.take(kBackwardBlock * shape.padded_dim());
+    floats = cut.floats();
   }
 };
 

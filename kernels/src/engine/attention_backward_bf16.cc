@@ -20,26 +20,22 @@ struct Scratch {
   float *scores, *dprobabilities;        // (kQueryBlock, ld)
   Bf16 *probabilities, *dscores;         // (kBlock, ld), row stride bf16_row(ld)
   float *dqueries, *dkeys, *dvalues;     // (kQueryBlock, dim), then (positions, dim)
-  int64_t ld, dim_padded, panel_row, floats = 0;
+  int64_t ld, dim_padded, panel_row, floats;
 
   Scratch(const AttentionShape& shape, int64_t length, float* base) {
     ld = round32(length);
     dim_padded = bf16_padded(shape.dim);
     panel_row = bf16_row(ld);
-    const auto take = [&](int64_t count) {
-      float* p = base == nullptr ? nullptr : base + floats;
-      floats += round32(count);
-      return p;
-    };
-    const auto take16 = [&](int64_t count) { return reinterpret_cast<Bf16*>(take(count / 2 + 1)); };
-    for (Bf16** panels : {&keys_t, &values_t, &keys}) *panels = take16(ld * dim_padded);
-    for (Bf16** rows : {&queries, &douts}) *rows = take16(kBlock * bf16_row(shape.dim));
-    for (Bf16** panels : {&query_panels, &dout_panels}) *panels = take16(kBlock * dim_padded);
-    for (float** rows : {&scores, &dprobabilities}) *rows = take(kQueryBlock * ld);
-    for (Bf16** rows : {&probabilities, &dscores}) *rows = take16(kBlock * panel_row);
-    dqueries = take(kQueryBlock * shape.dim);
-    dkeys = take(length * shape.dim);
-    dvalues = take(length * shape.dim);
+    Cut cut(base);
+    for (Bf16** panels : {&keys_t, &values_t, &keys}) *panels = cut.take16(ld * dim_padded);
+    for (Bf16** rows : {&queries, &douts}) *rows = cut.take16(kBlock * bf16_row(shape.dim));
+    for (Bf16** panels : {&query_panels, &dout_panels}) *panels = cut.take16(kBlock * dim_padded);
+    for (float** rows : {&scores, &dprobabilities}) *rows = cut.take(kQueryBlock * ld);
+    for (Bf16** rows : {&probabilities, &dscores}) *rows = cut.take16(kBlock * panel_row);
+    dqueries = cut.take(kQueryBlock * shape.dim);
+    dkeys = cut.take(length * shape.dim);
+    dvalues = cut.take(length * shape.dim);
+    floats = cut.floats();
   }
 };
 
@@ -130,9 +126,7 @@ void attention_backward_bf16(const AttentionShape& shape, const BackwardRows& ro
   const Scratch s(shape, length, scratch);
   kernel.pack_transposed_bf16(keys.keys, length, dim, width, s.keys_t);
   kernel.pack_transposed_bf16(keys.values, length, dim, width, s.values_t);
-  for (int64_t c = 0; c < dim; c += kPanel)
-    kernel.pack_panel_bf16(keys.keys + c, std::min(kPanel, dim - c), length, width,
-                           s.keys + c * s.ld);
+  pack_values_bf16(kernel, keys.keys, length, dim, width, s.keys, s.ld * kPanel);
   for (int64_t h = kv * shape.group(); h < (kv + 1) * shape.group(); ++h) {
     const QueryHeadView head(shape, rows, segment, h);
     for (int64_t first = 0; first < length; first += kBlock) {

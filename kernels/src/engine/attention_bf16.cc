@@ -15,22 +15,18 @@ struct Scratch {
   Bf16* queries;        // (kQueryBlock, dim), row stride bf16_row(dim)
   float* scores;        // (kQueryBlock, ld)
   Bf16* probabilities;  // (kQueryBlock, ld), row stride bf16_row(ld)
-  int64_t ld, dim_padded, floats = 0;
+  int64_t ld, dim_padded, floats;
 
   Scratch(const AttentionShape& shape, int64_t length, float* base) {
     ld = round32(length);
     dim_padded = bf16_padded(shape.dim);
-    const auto take = [&](int64_t count) {
-      float* p = base == nullptr ? nullptr : base + floats;
-      floats += round32(count);
-      return p;
-    };
-    const auto take16 = [&](int64_t count) { return reinterpret_cast<Bf16*>(take(count / 2 + 1)); };
-    keys = take16(ld * dim_padded);
-    values = take16(ld * shape.padded_dim());
-    queries = take16(kQueryBlock * bf16_row(shape.dim));
-    scores = take(kQueryBlock * ld);
-    probabilities = take16(kQueryBlock * bf16_row(ld));
+    Cut cut(base);
+    keys = cut.take16(ld * dim_padded);
+    values = cut.take16(ld * shape.padded_dim());
+    queries = cut.take16(kQueryBlock * bf16_row(shape.dim));
+    scores = cut.take(kQueryBlock * ld);
+    probabilities = cut.take16(kQueryBlock * bf16_row(ld));
+    floats = cut.floats();
   }
 };
 
@@ -52,9 +48,7 @@ void attention_bf16(const AttentionShape& shape, const ForwardRows& rows, const 
   const Scratch s(shape, length, scratch);
   const int64_t query_row = bf16_row(dim), row_of_p = bf16_row(s.ld);
   kernel.pack_transposed_bf16(keys, length, dim, width, s.keys);
-  for (int64_t c = 0; c < dim; c += kPanel)
-    kernel.pack_panel_bf16(values + c, std::min(kPanel, dim - c), length, width,
-                           s.values + c * s.ld);
+  pack_values_bf16(kernel, values, length, dim, width, s.values, s.ld * kPanel);
   for (int64_t h = kv * shape.group(); h < (kv + 1) * shape.group(); ++h)
     for (int64_t row = 0; row < length; row += kQueryBlock) {
       const int64_t count = std::min(kQueryBlock, length - row), visible = row + count;

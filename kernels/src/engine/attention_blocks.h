@@ -1,4 +1,4 @@
-// What the forward and both backward passes of attention share. One task is one key-value head of
+// What the passes of attention share, forward and backward, in fp32 and in bf16. One task is one key-value head of
 // one sequence with all the query heads that read it.
 #pragma once
 
@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "engine/attention.h"
+#include "engine/cut.h"
 #include "engine/isa/table.h"
 
 namespace covenant {
@@ -22,6 +23,13 @@ inline void pack_values(const KernelTable& kernel, const float* v, int64_t count
   for (int64_t c = 0; c < dim; c += kPanel)
     kernel.pack_panel(v + c, dim - c < kPanel ? dim - c : kPanel, count, stride,
                       out + c / kPanel * panel_stride);
+}
+
+inline void pack_values_bf16(const KernelTable& kernel, const float* v, int64_t count, int64_t dim,
+                             int64_t stride, Bf16* out, int64_t panel_stride) {
+  for (int64_t c = 0; c < dim; c += kPanel)
+    kernel.pack_panel_bf16(v + c, dim - c < kPanel ? dim - c : kPanel, count, stride,
+                           out + c / kPanel * panel_stride);
 }
 
 // The columns of a head in a segment's gradient of (q | k | v).

@@ -6,6 +6,7 @@
 #include <cstring>
 #include <numeric>
 
+#include "engine/cut.h"
 #include "engine/gemm.h"
 #include "engine/groups.h"
 #include "engine/isa/table.h"
@@ -96,26 +97,24 @@ HeadWork::HeadWork(const cov_model& model, bool backward, float* base)
     : rows(head_chunk_rows(model.layout.vocab)) {
   const Layout& l = model.layout;
   const bool f32 = l.compute == Compute::kF32;
-  const auto take = [&](int64_t floats) {
-    float* p = base == nullptr ? nullptr : base + size;
-    size += (floats + 15) / 16 * 16;
-    return p;
-  };
+  Cut cut(base);
   const auto take_operand = [&](int64_t columns) -> Operand {
-    if (f32) return {take(rows * columns), nullptr};
-    return {nullptr, reinterpret_cast<Bf16*>(take((bf16_size(rows, columns) + 1) / 2))};
+    if (f32) return {cut.take(rows * columns), nullptr};
+    return {nullptr, cut.take16(bf16_size(rows, columns))};
   };
-  r = take(rows);
+  r = cut.take(rows);
   normed = take_operand(l.d);
   if (backward) dlogits = take_operand(l.vocab);
   if (!backward || !f32)
-    logits = take(std::min(rows, model.pool.threads() * kLogitRows) * l.vocab);
-  if (!backward) return;
-  dnormed = take(rows * l.d);
-  zeros = take(l.d);
-  partials = take(rmsnorm_partials_size(rows, l.d));
-  gradient_scratch = take(gradient_scratch_size(l.compute, rows, l.d));
-  if (base != nullptr) std::memset(zeros, 0, static_cast<size_t>(l.d) * sizeof(float));
+    logits = cut.take(std::min(rows, model.pool.threads() * kLogitRows) * l.vocab);
+  if (backward) {
+    dnormed = cut.take(rows * l.d);
+    zeros = cut.take(l.d);
+    partials = cut.take(rmsnorm_partials_size(rows, l.d));
+    gradient_scratch = cut.take(gradient_scratch_size(l.compute, rows, l.d));
+    if (base != nullptr) std::memset(zeros, 0, static_cast<size_t>(l.d) * sizeof(float));
+  }
+  size = cut.floats();
 }
 
 int64_t head_work_size(const cov_model& model, bool backward) {

@@ -17,7 +17,7 @@ struct HeadWork {
   float* logits = nullptr;  // some rows for each thread; null: they are where `dlogits` will be
   Operand dlogits;          // (rows, vocab)
   float *dnormed, *zeros, *partials, *gradient_scratch;
-  int64_t size = 0;  // floats
+  int64_t size;  // floats
   HeadWork(const cov_model& model, bool backward, float* base);
 };
 int64_t head_work_size(const cov_model& model, bool backward);

@@ -3,17 +3,13 @@
 #include <algorithm>
 #include <cstring>
 
+#include "engine/cut.h"
 #include "engine/gemm.h"
 #include "engine/lora.h"
 #include "engine/model.h"
 #include "engine/rowwise.h"
 
 namespace covenant {
-namespace {
-
-int64_t round16(int64_t n) { return (n + 15) / 16 * 16; }
-
-}  // namespace
 
 void Activations::reserve(Memory& memory, const Layout& layout, int64_t count, bool shared) {
   rows = count;
@@ -23,45 +19,37 @@ void Activations::reserve(Memory& memory, const Layout& layout, int64_t count, b
   layers.clear();
   layers.resize(static_cast<size_t>(layout.layers));
   data.free();
-  // Sizes first, with no memory behind them, then the same again for good.
-  int64_t used = 0;
-  float* base = nullptr;
-  const auto take = [&](int64_t floats) {
-    float* p = base == nullptr ? nullptr : base + used;
-    used += round16(floats);  // whole cache lines
-    return p;
-  };
-  const auto take_operand = [&](int64_t columns) -> Operand {
-    if (layout.compute == Compute::kF32) return {take(count * columns), nullptr};
-    return {nullptr, reinterpret_cast<Bf16*>(take((bf16_size(count, columns) + 1) / 2))};
-  };
-  const auto cut = [&] {
-    used = 0;
+  const auto lay_out = [&](float* base) {
+    Cut cut(base);
+    const auto operand_of = [&](int64_t columns) -> Operand {
+      if (layout.compute == Compute::kF32) return {cut.take(count * columns), nullptr};
+      return {nullptr, cut.take16(bf16_size(count, columns))};
+    };
     for (size_t i = 0; i < layers.size(); ++i) {
       Layer& layer = layers[i];
       if (shared && i > 0) {
         layer = layers[0];
         continue;
       }
-      layer.x = take(count * d);
-      layer.r1 = take(count);
-      layer.qkv = take(count * width);
-      layer.att = take(count * d);
-      layer.lse = take(count * heads);
-      layer.x2 = take(count * d);
-      layer.r2 = take(count);
-      layer.gate_up = take(count * 2 * layout.f);
-      layer.n1 = take_operand(d);
-      layer.n2 = take_operand(d);
+      layer.x = cut.take(count * d);
+      layer.r1 = cut.take(count);
+      layer.qkv = cut.take(count * width);
+      layer.att = cut.take(count * d);
+      layer.lse = cut.take(count * heads);
+      layer.x2 = cut.take(count * d);
+      layer.r2 = cut.take(count);
+      layer.gate_up = cut.take(count * 2 * layout.f);
+      layer.n1 = operand_of(d);
+      layer.n2 = operand_of(d);
       layer.att_operand =
-          layout.compute == Compute::kF32 ? Operand{layer.att, nullptr} : take_operand(d);
+          layout.compute == Compute::kF32 ? Operand{layer.att, nullptr} : operand_of(d);
     }
-    last = take(count * d);
-    hidden = take_operand(layout.f);
+    last = cut.take(count * d);
+    hidden = operand_of(layout.f);
+    return cut.floats();
   };
-  cut();
-  base = data.reserve(memory, used);
-  cut();
+  // Sizes first, with no memory behind them, then the same again for good.
+  lay_out(data.reserve(memory, lay_out(nullptr)));
   capacity_ = count;
   shared_ = shared;
 }

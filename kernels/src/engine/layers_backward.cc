@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <vector>
 
+#include "engine/cut.h"
 #include "engine/gemm.h"
 #include "engine/lora.h"
 #include "engine/model.h"
@@ -11,42 +12,35 @@
 namespace covenant {
 namespace {
 
-int64_t round16(int64_t n) { return (n + 15) / 16 * 16; }
-
 // Memory of backward_layers, cut from one block; with no block it only counts.
 struct BackwardWork {
   float *dhidden, *dn, *partials;
   float *scratch, *down_scratch;  // of gradients whose x has d columns, and of down's
   Operand hidden, dgate_up, dqkv;
   Bf16* dx16 = nullptr;  // dx rounded
-  int64_t size = 0;
+  int64_t size;
 
   BackwardWork(const cov_model& model, int64_t rows, float* base) {
     const Layout& l = model.layout;
     const int64_t width = l.attention.width();
-    const auto take = [&](int64_t floats) {
-      float* p = base == nullptr ? nullptr : base + size;
-      size += round16(floats);
-      return p;
-    };
-    const auto take16 = [&](int64_t columns) {
-      return reinterpret_cast<Bf16*>(take((bf16_size(rows, columns) + 1) / 2));
-    };
-    dhidden = take(rows * l.f);
-    dn = take(rows * l.d);
+    Cut cut(base);
+    const auto take16 = [&](int64_t columns) { return cut.take16(bf16_size(rows, columns)); };
+    dhidden = cut.take(rows * l.f);
+    dn = cut.take(rows * l.d);
     if (l.compute == Compute::kF32) {
       hidden = {dhidden, nullptr};
-      dgate_up = {take(rows * 2 * l.f), nullptr};
-      dqkv = {take(rows * width), nullptr};
+      dgate_up = {cut.take(rows * 2 * l.f), nullptr};
+      dqkv = {cut.take(rows * width), nullptr};
     } else {
       hidden = {nullptr, take16(l.f)};
       dgate_up = {nullptr, take16(2 * l.f)};
       dqkv = {nullptr, take16(width)};
       dx16 = take16(l.d);
     }
-    partials = take(rmsnorm_partials_size(rows, l.d));
-    scratch = take(gradient_scratch_size(l.compute, rows, l.d));
-    down_scratch = take(gradient_scratch_size(l.compute, rows, l.f));
+    partials = cut.take(rmsnorm_partials_size(rows, l.d));
+    scratch = cut.take(gradient_scratch_size(l.compute, rows, l.d));
+    down_scratch = cut.take(gradient_scratch_size(l.compute, rows, l.f));
+    size = cut.floats();
   }
 };
 
