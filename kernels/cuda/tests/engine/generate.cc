@@ -1,5 +1,6 @@
 // Generation on the device against the CPU: equal tokens, log-probs and fingerprints in fp32, whatever is
 // computed at once; equal draws in bf16 whatever the batch.
+#include "generated.h"
 #include "support.h"
 
 namespace {
@@ -8,36 +9,7 @@ using namespace covenant_test;
 
 constexpr int32_t kNew = 9, kDims = 7, kTops = 3, kRequests = 4;
 
-struct Results {
-  std::vector<int32_t> tokens, tops;
-  std::vector<float> log_probs, top_log_probs;
-  std::vector<int8_t> fingerprints;
-  std::vector<cov_generate_output> outputs;
-  Results()
-      : tokens(kRequests * kNew, -7),
-        tops(kRequests * kNew * kTops, -7),
-        log_probs(kRequests * kNew),
-        top_log_probs(kRequests * kNew * kTops),
-        fingerprints(kRequests * kNew * kDims) {
-    for (int32_t i = 0; i < kRequests; ++i)
-      outputs.push_back({tokens.data() + i * kNew, log_probs.data() + i * kNew,
-                         fingerprints.data() + i * kNew * kDims, tops.data() + i * kNew * kTops,
-                         top_log_probs.data() + i * kNew * kTops, 0, 0});
-  }
-};
-
-void check_same(const Results& a, const Results& b) {
-  CHECK(a.tokens == b.tokens);
-  CHECK_SAME(a.log_probs.data(), b.log_probs.data(), a.log_probs.size() * sizeof(float));
-  CHECK(a.fingerprints == b.fingerprints);
-  CHECK(a.tops == b.tops);
-  CHECK_SAME(a.top_log_probs.data(), b.top_log_probs.data(),
-             a.top_log_probs.size() * sizeof(float));
-  for (size_t i = 0; i < kRequests; ++i) {
-    CHECK(a.outputs[i].token_count == b.outputs[i].token_count);
-    CHECK(a.outputs[i].finish_reason == b.outputs[i].finish_reason);
-  }
-}
+using Results = Generated<kRequests, kNew, kDims, kTops>;
 
 // Enough tokens to choose from that threads draw beside each other, and logits that are not finite.
 void many_tokens(cov_device* device) {

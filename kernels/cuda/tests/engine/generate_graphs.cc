@@ -3,6 +3,7 @@
 #include <cstdlib>
 
 #include "adapters.h"
+#include "generated.h"
 #include "support.h"
 
 namespace {
@@ -34,32 +35,7 @@ struct Requests {
   }
 };
 
-struct Results {
-  std::vector<int32_t> tokens, tops;
-  std::vector<float> log_probs, top_log_probs;
-  std::vector<int8_t> fingerprints;
-  std::vector<cov_generate_output> outputs;
-  Results()
-      : tokens(kRequests * kNew, -7),
-        tops(kRequests * kNew * kTops, -7),
-        log_probs(kRequests * kNew),
-        top_log_probs(kRequests * kNew * kTops),
-        fingerprints(kRequests * kNew * kDims) {
-    for (int32_t i = 0; i < kRequests; ++i)
-      outputs.push_back({tokens.data() + i * kNew, log_probs.data() + i * kNew,
-                         fingerprints.data() + i * kNew * kDims, tops.data() + i * kNew * kTops,
-                         top_log_probs.data() + i * kNew * kTops, 0, 0});
-  }
-};
-
-void check_same(const Results& a, const Results& b) {
-  CHECK(a.tokens == b.tokens && a.tops == b.tops && a.fingerprints == b.fingerprints);
-  CHECK_SAME(a.log_probs.data(), b.log_probs.data(), a.log_probs.size() * sizeof(float));
-  CHECK_SAME(a.top_log_probs.data(), b.top_log_probs.data(), a.top_log_probs.size() * sizeof(float));
-  for (size_t i = 0; i < kRequests; ++i)
-    CHECK(a.outputs[i].token_count == b.outputs[i].token_count &&
-          a.outputs[i].finish_reason == b.outputs[i].finish_reason);
-}
+using Results = Generated<kRequests, kNew, kDims, kTops>;
 
 cov_status generate(cov_device_model* model, int32_t batch, Results& results) {
   static const Requests requests;
