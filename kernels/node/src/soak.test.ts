@@ -53,6 +53,8 @@ test("models in one process work side by side, are cancelled, and hold no more a
       }),
     ),
   );
+  // The longest sequence first: the room for attention grows with it, and how far a cancelled one comes is chance.
+  for (const model of models) await model.generate([tinyRequest()]);
   const held: number[][] = [];
   for (let round = 0; round < 12; round++) {
     await Promise.all(
@@ -63,7 +65,9 @@ test("models in one process work side by side, are cancelled, and hold no more a
     const passing = await Model.create(tinyShape);
     const last = passing.trainStep(tinyBatch(), adamw);
     passing.close();
-    await last.catch((error: unknown) => assert.equal(code(error), "COV_KERNELS_CLOSED"));
+    // A step that had been taken up by then was cancelled before it began, or came to its end.
+    const ending = await last.then(() => "finished", code);
+    assert.match(ending, /^(finished|COV_KERNELS_CLOSED|COV_KERNELS_CANCELLED)$/);
     await assert.rejects(Model.create(tinyShape, { memoryLimitBytes: 4096 }), {
       code: "COV_KERNELS_MEMORY_LIMIT",
     });
