@@ -1,10 +1,23 @@
 // A model on the CPU, and its adapters.
 #include <utility>
 
+#include "generator_calls.h"
 #include "model_calls.h"
 
 namespace covenant_node {
 namespace {
+
+struct CpuGenerator {
+  using Model = cov_model;
+  using Generator = cov_generator;
+  static constexpr auto create = cov_generator_create;
+  static constexpr auto release = cov_generator_release;
+  static constexpr auto refresh = cov_generator_refresh;
+  static constexpr auto submit = cov_generator_submit;
+  static constexpr auto cancel = cov_generator_cancel;
+  static constexpr auto step = cov_generator_step;
+  static constexpr auto get_state = cov_generator_get_state;
+};
 
 class CpuCalls final : public ModelCalls {
  public:
@@ -21,6 +34,11 @@ class CpuCalls final : public ModelCalls {
   cov_status use_no_adapter() override { return cov_model_use_lora(model_, nullptr); }
   cov_status create_adapter(const cov_lora_options& options, std::unique_ptr<AdapterCalls>& adapter,
                             uint64_t* length) override;
+  cov_status create_generator(const cov_generator_options& options,
+                              std::unique_ptr<GeneratorCalls>& generator) override {
+    // It retains the model.
+    return make_generator<CpuGenerator>(model_, options, nullptr, generator);
+  }
 
   cov_status forward(const cov_batch& batch, const cov_forward_options& options,
                      const cov_forward_output& output) override {

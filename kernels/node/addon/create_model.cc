@@ -46,8 +46,7 @@ Napi::Value create_model(const Napi::CallbackInfo& info) {
   options.threads = integer_or(object, "threads", 0, 256, 0);
   options.compute = compute_of(object);
   options.memory_limit_bytes = count_or(object, "memoryLimitBytes", 0);
-  const auto engine =
-      std::make_shared<ModelEngine>(addon_data(info.Env()).registry, shape, false);
+  const auto engine = std::make_shared<ModelEngine>(addon_data(info.Env()).registry, shape);
   auto job = creation(info, parameters);
   job->run = [=, raw = engine.get()] { return cpu_calls(shape, options, raw->calls, &raw->model); };
   job->result = [engine](Napi::Env env) { return new_model_object(env, {engine, nullptr}); };
@@ -96,7 +95,7 @@ Napi::Value create_device_model(const Napi::CallbackInfo& info) {
   const cov_model_shape shape = checked_shape(info[0]);
   const Napi::Object object = object_of(info[1], "options");
   const View<float> parameters = optional_float32(object.Get("parameters"), "parameters");
-  const auto engine = std::make_shared<ModelEngine>(addon_data(env).registry, shape, true);
+  const auto engine = std::make_shared<ModelEngine>(addon_data(env).registry, shape);
   if (parameters.data != nullptr && parameters.length != engine->length)
     throw invalid(env, "parameters has " + std::to_string(parameters.length) +
                            " elements instead of " + std::to_string(engine->length));

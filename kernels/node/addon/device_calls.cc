@@ -145,6 +145,10 @@ class OnDevices : public ModelCalls {
     if (status.code == COV_OK) adapter = std::move(made);
     return status;
   }
+  cov_status create_generator(const cov_generator_options&,
+                              std::unique_ptr<GeneratorCalls>&) override {
+    return cov_error(COV_UNSUPPORTED, "a model on a device has no generators");
+  }
 
  protected:
   std::shared_ptr<OpenDevice> device_;  // of a model on one

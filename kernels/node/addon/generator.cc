@@ -9,7 +9,6 @@
 
 #include "bindings.h"
 #include "convert.h"
-#include "covenant/generator.h"
 #include "generation.h"
 
 namespace covenant_node {
@@ -45,12 +44,12 @@ struct GeneratorEngine {
   ~GeneratorEngine() {
     // Rarely a wait: only when the object goes while a job of the model runs.
     const std::lock_guard lock(model->busy);
-    cov_generator_release(generator);
+    calls.reset();
   }
 
   std::shared_ptr<ModelEngine> model;
   std::shared_ptr<Adapter> adapter;  // whose weights it takes; null: the model's own
-  cov_generator* generator = nullptr;  // engine thread
+  std::unique_ptr<GeneratorCalls> calls;  // engine thread; null once closed
   int32_t stop = 0;                    // set when the model closes
 
   std::mutex mutex;  // guards what follows
@@ -131,8 +130,8 @@ void submit_now(GeneratorEngine& engine, Submission& s, std::vector<Event>& even
   s.request.prompt = s.prompt.data();
   s.request.stop_tokens = s.stops.data();
   uint64_t id = 0;
-  const cov_status status = cov_generator_submit(
-      engine.generator, &s.request, s.fingerprinted ? &s.fingerprint : nullptr, s.top_count, &id);
+  const cov_status status = engine.calls->submit(
+      s.request, s.fingerprinted ? &s.fingerprint : nullptr, s.top_count, &id);
   if (status.code == COV_OK) {
     engine.known[id] = {s.key, s.fingerprinted ? s.fingerprint.dims : 0, s.top_count};
     return;
@@ -159,7 +158,7 @@ void take_inbox(GeneratorEngine& engine, std::vector<Event>& events) {
       ++it;
       continue;
     }
-    (void)cov_generator_cancel(engine.generator, it->first);
+    (void)engine.calls->cancel(it->first);
     it = engine.known.erase(it);
   }
   for (Submission& submission : submissions)
@@ -179,8 +178,7 @@ cov_status drive(GeneratorEngine& engine, Job& job, bool& more) {
       return cov_error(COV_CANCELLED, "the model is being closed");
     take_inbox(engine, sink.events);
     int32_t active = 0;
-    const cov_status status = cov_generator_step(
-        engine.generator,
+    const cov_status status = engine.calls->step(
         [](void* context, const cov_generator_event* event) {
           Sink& to = *static_cast<Sink*>(context);
           take_event(to.engine, to.events, *event);
@@ -189,7 +187,7 @@ cov_status drive(GeneratorEngine& engine, Job& job, bool& more) {
     {
       // Before the events are on their way: who hears that a request ended finds it gone.
       const std::lock_guard<std::mutex> lock(engine.mutex);
-      engine.state = cov_generator_get_state(engine.generator);
+      engine.state = engine.calls->state();
       more = active > 0 || !engine.inbox.empty();
     }
     if (!sink.events.empty())
@@ -257,7 +255,7 @@ class Generator : public Napi::ObjectWrap<Generator> {
     job->cancel = &engine_->stop;
     const auto more = std::make_shared<bool>(false);
     job->run = [engine = engine_.get(), more, raw = job.get()] {
-      if (engine->generator == nullptr) return closed(*raw);
+      if (engine->calls == nullptr) return closed(*raw);
       return drive(*engine, *raw, *more);
     };
     job->result = [more](Napi::Env env) -> Napi::Value { return Napi::Boolean::New(env, *more); };
@@ -267,9 +265,9 @@ class Generator : public Napi::ObjectWrap<Generator> {
   Napi::Value refresh(const Napi::CallbackInfo& info) {
     auto job = new_job(info);
     job->run = [engine = engine_.get(), raw = job.get()] {
-      if (engine->generator == nullptr) return closed(*raw);
+      if (engine->calls == nullptr) return closed(*raw);
       const cov_status status = use_adapter(*engine->model, engine->adapter.get(), *raw);
-      return status.code == COV_OK ? cov_generator_refresh(engine->generator) : status;
+      return status.code == COV_OK ? engine->calls->refresh() : status;
     };
     return engine_->model->submit(std::move(job));
   }
@@ -292,8 +290,7 @@ class Generator : public Napi::ObjectWrap<Generator> {
   Napi::Value close(const Napi::CallbackInfo& info) {
     auto job = new_job(info);
     job->run = [engine = engine_.get()] {
-      cov_generator_release(engine->generator);
-      engine->generator = nullptr;
+      engine->calls.reset();
       return cov_ok();
     };
     return engine_->model->submit(std::move(job));
@@ -314,8 +311,8 @@ void prepare_generator(const Napi::CallbackInfo& info, const ModelHandle& of, Jo
   options.request_limit = integer(object, "requestLimit", 0, 1 << 20);
   const auto engine = std::make_shared<GeneratorEngine>(of);
   job.run = [options, raw = engine.get()] {
-    const cov_status status = cov_generator_create(raw->model->model, &options, &raw->generator);
-    if (status.code == COV_OK) raw->state = cov_generator_get_state(raw->generator);
+    const cov_status status = raw->model->calls->create_generator(options, raw->calls);
+    if (status.code == COV_OK) raw->state = raw->calls->state();
     return status;
   };
   job.result = [engine](Napi::Env env) -> Napi::Value {

@@ -139,9 +139,6 @@ class Model : public Napi::ObjectWrap<Model> {
 
   // See generator.h
   Napi::Value create_generator(const Napi::CallbackInfo& info) {
-    if (engine_->on_device)
-      throw error_with_code(info.Env(), "COV_KERNELS_UNSUPPORTED",
-                            "a model on a device has no generators");
     return prepared(info, prepare_generator);
   }
 

@@ -9,6 +9,7 @@
 
 #include "covenant/device_lora.h"
 #include "covenant/device_model.h"
+#include "covenant/generator.h"
 #include "covenant/lora.h"
 #include "covenant/model.h"
 #include "covenant/parallel.h"
@@ -44,6 +45,23 @@ class AdapterCalls : public LearnedCalls {
   virtual cov_status unmerge() = 0;
 };
 
+// Continuous batching; see covenant/generator.h.
+class GeneratorCalls {
+ public:
+  GeneratorCalls() = default;
+  GeneratorCalls(const GeneratorCalls&) = delete;
+  GeneratorCalls& operator=(const GeneratorCalls&) = delete;
+  virtual ~GeneratorCalls() = default;
+
+  virtual cov_status refresh() = 0;
+  virtual cov_status submit(const cov_generate_request& request,
+                            const cov_fingerprint_options* fingerprint, int32_t top_count,
+                            uint64_t* id) = 0;
+  virtual cov_status cancel(uint64_t id) = 0;
+  virtual cov_status step(cov_generator_callback callback, void* context, int32_t* active) = 0;
+  virtual cov_generator_state state() const = 0;
+};
+
 class ModelCalls : public LearnedCalls {
  public:
   // The calls work without adapters from here on.
@@ -51,6 +69,9 @@ class ModelCalls : public LearnedCalls {
   // `length`: floats in each buffer.
   virtual cov_status create_adapter(const cov_lora_options& options,
                                     std::unique_ptr<AdapterCalls>& adapter, uint64_t* length) = 0;
+  // With the adapters in use.
+  virtual cov_status create_generator(const cov_generator_options& options,
+                                      std::unique_ptr<GeneratorCalls>& generator) = 0;
 
   virtual cov_status forward(const cov_batch& batch, const cov_forward_options& options,
                              const cov_forward_output& output) = 0;

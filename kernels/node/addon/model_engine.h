@@ -26,9 +26,8 @@ struct Noted {
 };
 
 struct ModelEngine {
-  ModelEngine(std::shared_ptr<Registry> registry, const cov_model_shape& shape, bool is_on_device)
+  ModelEngine(std::shared_ptr<Registry> registry, const cov_model_shape& shape)
       : length(cov_parameter_count(&shape)),
-        on_device(is_on_device),
         // When the thread ends, the model goes; views that are still alive keep the buffers.
         queue(std::make_unique<JobQueue>(std::move(registry), [this] {
           const std::lock_guard lock(busy);  // adapters may be going on another thread
@@ -54,9 +53,8 @@ struct ModelEngine {
   }
 
   const uint64_t length;  // floats in each buffer
-  const bool on_device;
   std::unique_ptr<ModelCalls> calls;
-  cov_model* model = nullptr;  // that of the calls on the CPU, for views and generators
+  cov_model* model = nullptr;  // that of the calls on the CPU, for views
   std::recursive_mutex busy;  // what a job frees may ask for it again
   Noted noted;
   std::unique_ptr<JobQueue> queue;  // last, so that its thread sees everything above

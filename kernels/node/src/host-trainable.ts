@@ -1,7 +1,6 @@
-import { awaitKernel, callKernel } from "./errors.ts";
-import { Generator } from "./generator.ts";
+import { callKernel } from "./errors.ts";
 import { numberOf, Trainable } from "./trainable.ts";
-import type { BufferName, GeneratorOptions } from "./types.ts";
+import type { BufferName } from "./types.ts";
 
 /** What computes on the CPU: its buffers can be looked at and written in place. */
 export abstract class HostTrainable extends Trainable {
@@ -28,11 +27,6 @@ export abstract class HostTrainable extends Trainable {
   /** Live view like {@link gradients}. */
   get secondMoment(): Float32Array {
     return this.#view("secondMoment");
-  }
-
-  /** A long-lived generator for concurrent callers, with a snapshot of the parameters. */
-  createGenerator(options: GeneratorOptions = {}): Promise<Generator> {
-    return awaitKernel(() => Generator.create(this.native, options));
   }
 
   /** Forgets the views, so that their memory can go. */

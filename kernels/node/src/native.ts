@@ -105,7 +105,7 @@ export type NativeBuffer = 0 | 1 | 2 | 3;
 
 /** The class Model of the addon: a model on the CPU or on devices, or adapters of one. */
 export interface NativeModel {
-  /** On the CPU only, like createGenerator. */
+  /** On the CPU only. */
   view(which: NativeBuffer): Float32Array;
   /** Floats in each buffer. */
   length(): number;

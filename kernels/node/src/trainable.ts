@@ -1,6 +1,7 @@
 import { cancellation, throwIfAborted } from "./cancellation.ts";
 import { awaitKernel, callKernel, KernelError, oneOf } from "./errors.ts";
 import * as generation from "./generation.ts";
+import { Generator } from "./generator.ts";
 import type { NativeBuffer, NativeModel } from "./native.ts";
 import type {
   Batch,
@@ -11,6 +12,7 @@ import type {
   GenerateOptions,
   GenerateRequest,
   GenerateResult,
+  GeneratorOptions,
   JobOptions,
   OptimizerOptions,
   ReplayOptions,
@@ -153,6 +155,11 @@ export abstract class Trainable {
   /** What the bound sampler would have drawn where a claimed completion stands, by one prefill. */
   replay(requests: readonly ReplayRequest[], options: ReplayOptions = {}): Promise<ReplayResult[]> {
     return awaitKernel(() => generation.replay(this.native, requests, options));
+  }
+
+  /** A long-lived generator for concurrent callers, with a snapshot of the parameters. */
+  createGenerator(options: GeneratorOptions = {}): Promise<Generator> {
+    return awaitKernel(() => Generator.create(this.native, options));
   }
 }
 
