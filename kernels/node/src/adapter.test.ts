@@ -74,7 +74,7 @@ test("buffers are read and written in parts", () =>
     await adapter.forward(textBatch(0), { keepActivations: true });
     await adapter.backward(new Float32Array(128).fill(-1 / 128));
     assert.deepEqual(await adapter.read("gradients"), adapter.gradients);
-    await adapter.clearGradients();
+    await adapter.clear("gradients");
     assert.ok(adapter.gradients.every((value) => value === 0));
     const range = isKernelError("COV_KERNELS_OUT_OF_RANGE");
     await assert.rejects(adapter.read("parameters", { count: values.length + 1 }), range);

@@ -192,7 +192,7 @@ test("gradients add up until they are cleared", () =>
       await model.backward(coefficients);
     }
     const twice = await model.read("gradients");
-    await model.clearGradients();
+    await model.clear("gradients");
     assert.ok((await model.read("gradients")).every((value) => value === 0));
     return twice;
   }));

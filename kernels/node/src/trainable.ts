@@ -65,14 +65,14 @@ export abstract class Trainable {
     return awaitKernel(() => this.native.write(numberOf(buffer), offset, values));
   }
 
-  /** Sets the gradients to zero. */
-  clearGradients(): Promise<void> {
+  /** Sets a buffer to zero, without an array of its length. */
+  clear(buffer: BufferName): Promise<void> {
     return awaitKernel(async () => {
       const length = this.native.length();
       const zeros = new Float32Array(Math.min(length, zerosMax));
       for (let offset = 0; offset < length; offset += zerosMax) {
         const part = zeros.subarray(0, Math.min(zerosMax, length - offset));
-        await this.native.write(buffers.gradients, offset, part);
+        await this.native.write(numberOf(buffer), offset, part);
       }
     });
   }

@@ -1,8 +1,22 @@
 // What configurations say of where a model computes: "cpu", "auto", "cuda", or indices as in "cuda:0,1".
 import { devices } from "@covenant/kernels";
+import { z } from "zod";
 
 /** What {@link devicesOf} takes, for a reader. */
 export const DEVICE_SETTING = 'expected "cpu", "auto", "cuda" or indices as in "cuda:0,1"';
+
+/** The part of a service's configuration that says where it computes. */
+export const deviceSettings = {
+  device: z
+    .string()
+    .refine((setting) => devicesOf(setting) !== undefined, DEVICE_SETTING)
+    .default("cpu")
+    .describe("What computes: cpu, cuda, cuda:0,1, or auto: the first CUDA device, else the CPU"),
+  deviceLayout: z
+    .enum(["data-parallel", "layer-split"])
+    .default("data-parallel")
+    .describe("How several CUDA devices share the work"),
+};
 
 /** The CUDA devices of a setting: none for the CPU, the first where no index is given; undefined when it is no setting. */
 export function devicesOf(setting: string): number[] | undefined {

@@ -10,9 +10,10 @@ export {
   stopTokens,
 } from "./chat-batches.ts";
 export { buildDataSet, type DataSet, type DataSetOptions, type DataShard } from "./data-set.ts";
-export { DEVICE_SETTING, devicesOf, missingDevice } from "./device-setting.ts";
+export { DEVICE_SETTING, deviceSettings, devicesOf, missingDevice } from "./device-setting.ts";
 export { DataError, type DataErrorCode } from "./errors.ts";
 export { modelConfigOf, modelShapeOf } from "./model-config.ts";
+export { type DeviceOptions, openModel } from "./open-model.ts";
 export { SampleSource, type SampleSourceOptions, type ShardContent } from "./sample-source.ts";
 export { type LearningRateSchedule, learningRateAt } from "./schedule.ts";
 export { type EncodeOptions, type NamedFile, Tokenizer } from "./tokenizer.ts";

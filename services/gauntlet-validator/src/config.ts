@@ -1,3 +1,4 @@
+import { deviceSettings } from "@covenant/models";
 import { listenSchema, tlsSchema } from "@covenant/runtime";
 import { z } from "zod";
 
@@ -20,7 +21,8 @@ export const configSchema = z.strictObject({
   runId: z.string().min(1).describe("The run to judge"),
   runOwner: z.string().min(1).describe("Hotkey address of the run's owner"),
   registryUrl: z.string().optional().describe("Checkpoint registry that takes checkpoints"),
-  threads: z.int().min(1).max(256).default(1).describe("Threads of the engine"),
+  threads: z.int().min(1).max(256).default(1).describe("Threads of the engine on the CPU"),
+  ...deviceSettings,
   stakeRao: z
     .string()
     .regex(/^\d{1,19}$/)

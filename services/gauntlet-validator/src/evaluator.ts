@@ -1,4 +1,4 @@
-import { applyUpdate, type Model } from "@covenant/kernels";
+import { applyUpdate, type TrainableModel } from "@covenant/kernels";
 import { type SampleSource, sequenceLosses } from "@covenant/models";
 import type { RunSetup } from "@covenant/runs";
 import { codecMode } from "@covenant/sparseloco";
@@ -15,11 +15,12 @@ export type EvaluatorOptions = {
 /** Measures losses; one forward pass at a time on the one model. */
 export class Evaluator {
   readonly #options: EvaluatorOptions;
-  readonly #model: Model;
+  readonly #model: TrainableModel;
   readonly #source: SampleSource;
   readonly #serial = new Serial();
+  #updated: Float32Array | undefined;
 
-  constructor(options: EvaluatorOptions, modules: { model: Model; source: SampleSource }) {
+  constructor(options: EvaluatorOptions, modules: { model: TrainableModel; source: SampleSource }) {
     this.#options = options;
     this.#model = modules.model;
     this.#source = modules.source;
@@ -27,8 +28,8 @@ export class Evaluator {
 
   /** Loss of each training sample under the parameters, nats per token. */
   losses(parameters: Float32Array, samples: readonly number[]): Promise<number[]> {
-    return this.#serial.run(() => {
-      this.#model.parameters.set(parameters);
+    return this.#serial.run(async () => {
+      await this.#model.write("parameters", parameters);
       return this.#measure(this.#source, samples);
     });
   }
@@ -42,10 +43,12 @@ export class Evaluator {
     const { setup, evaluationScale } = this.#options;
     const outer = setup.run.outer!;
     return this.#serial.run(async () => {
-      this.#model.parameters.set(parameters);
+      this.#updated ??= new Float32Array(parameters.length);
+      this.#updated.set(parameters);
       const scale = evaluationScale * outer.learningRate;
       const codec = { keepPerChunk: outer.keepPerChunk, mode: codecMode(outer.codec) };
-      await applyUpdate(this.#model.parameters, body, setup.tensors, scale, codec);
+      await applyUpdate(this.#updated, body, setup.tensors, scale, codec);
+      await this.#model.write("parameters", this.#updated);
       return this.#measure(this.#source, samples);
     });
   }
@@ -54,7 +57,7 @@ export class Evaluator {
   meanLoss(parameters: Float32Array, source: SampleSource, sampleCount: number): Promise<number> {
     const count = Math.min(sampleCount, source.sampleCount);
     return this.#serial.run(async () => {
-      this.#model.parameters.set(parameters);
+      await this.#model.write("parameters", parameters);
       const samples = Array.from({ length: count }, (_, index) => index);
       const losses = await this.#measure(source, samples);
       return losses.reduce((sum, loss) => sum + loss, 0) / count;

@@ -1,8 +1,9 @@
 import { join } from "node:path";
 import { fromHex, type Hotkey, hotkeyFromSeed } from "@covenant/contracts";
 import { Validator } from "@covenant/contracts/gauntlet";
-import { initialParameters, Model } from "@covenant/kernels";
+import { initialParameters } from "@covenant/kernels";
 import { connectLedger, type Ledger, VALIDATOR_PROTOCOL } from "@covenant/ledger";
+import { openModel } from "@covenant/models";
 import { openFileObjectStore } from "@covenant/objects";
 import { loadRun, loadSamples, type RunSetup } from "@covenant/runs";
 import {
@@ -53,7 +54,7 @@ async function start(context: ServiceContext<Config>) {
     patient("the run on the ledger"),
   );
   const participants = new Participants({ netuid }, { ledger });
-  const model = await Model.create(setup.shape, { threads: config.threads });
+  const model = await openModel(setup.shape, config, { logger });
   const { tensors, parameterCount } = setup;
   const { mergedRoundsKept, dataDirectory: directory, burnShare, burnUid } = config;
   const files = new StateFiles({ directory, tensors, parameterCount, mergedRoundsKept });

@@ -1,4 +1,5 @@
 // Configuration of the service.
+import { deviceSettings } from "@covenant/models";
 import { listenSchema, tlsSchema } from "@covenant/runtime";
 import { z } from "zod";
 import { policySchema, rolloutsSchema, supervisedSchema } from "./settings.ts";
@@ -19,7 +20,14 @@ export const configSchema = z.strictObject({
     .describe("File with the seed of the hotkey that signs checkpoints, in hex"),
   dataDirectory: z.string().min(1).describe("Where jobs are kept"),
   environment: z.string().min(1).default("arithmetic@1").describe("What is learned"),
-  threads: z.number().int().min(1).max(1024).default(2).describe("Threads of the engine"),
+  threads: z
+    .number()
+    .int()
+    .min(1)
+    .max(1024)
+    .default(2)
+    .describe("Threads of the engine on the CPU"),
+  ...deviceSettings,
   supervised: supervisedSchema.describe("Supervised tuning"),
   policy: policySchema.describe("Reinforcement"),
   rollouts: rolloutsSchema.describe("Deadlines and bounds of rollouts"),

@@ -55,14 +55,14 @@ async function start(context: ServiceContext<Config>): Promise<RunningService> {
       postTrainingHandlers(
         {
           dataDirectory: config.dataDirectory,
-          threads: config.threads,
+          device: config,
           maxNewTokens: config.policy.maxNewTokens,
           limits: {
             supervisedSteps: config.supervised.maximumSteps,
             versions: config.policy.versions,
           },
         },
-        { pipeline, store, registry, changes },
+        { pipeline, store, registry, changes, logger },
       ),
     );
   });

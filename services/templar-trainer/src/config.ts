@@ -1,4 +1,4 @@
-import { DEVICE_SETTING, devicesOf } from "@covenant/models";
+import { deviceSettings } from "@covenant/models";
 import { listenSchema, tlsSchema } from "@covenant/runtime";
 import { z } from "zod";
 import { BEHAVIOUR_NAMES } from "./behaviours/index.ts";
@@ -27,15 +27,7 @@ export const configSchema = z.strictObject({
   behaviour: z.enum(BEHAVIOUR_NAMES).default("honest").describe("How the peer makes updates"),
   verifyMerge: z.boolean().default(false).describe("Recompute merged updates from their parts"),
   threads: z.int().min(1).max(256).default(1).describe("Threads of the engine on the CPU"),
-  device: z
-    .string()
-    .refine((setting) => devicesOf(setting) !== undefined, DEVICE_SETTING)
-    .default("cpu")
-    .describe("What trains: cpu, cuda, cuda:0,1, or auto: the first CUDA device, else the CPU"),
-  deviceLayout: z
-    .enum(["data-parallel", "layer-split"])
-    .default("data-parallel")
-    .describe("How several CUDA devices share the work"),
+  ...deviceSettings,
   compute: z
     .enum(["f32", "bf16"])
     .default("f32")

@@ -3,6 +3,7 @@ import { setTimeout as later } from "node:timers/promises";
 import type { Hotkey } from "@covenant/contracts";
 import { Trainer } from "@covenant/contracts/templar";
 import { connectLedger, type Ledger } from "@covenant/ledger";
+import { openModel } from "@covenant/models";
 import { openFileObjectStore } from "@covenant/objects";
 import { loadRun, loadSamples } from "@covenant/runs";
 import {
@@ -15,7 +16,6 @@ import {
 import { behaviourOf } from "./behaviours/index.ts";
 import { type Config, configSchema } from "./config.ts";
 import { Gate } from "./gate.ts";
-import { openModel } from "./open-model.ts";
 import { runPeer } from "./peer-loop.ts";
 import { createRegistryClient } from "./registry-client.ts";
 import { RoundFeed } from "./round-feed.ts";

@@ -86,7 +86,7 @@ async function loadIntoModel(model: TrainableModel, state: TrainerState): Promis
     model.write("parameters", state.theta),
     model.write("firstMoment", state.firstMoment),
     model.write("secondMoment", state.secondMoment),
-    model.clearGradients(),
+    model.clear("gradients"),
   ]);
   model.optimizerStepCount = state.optimizerStepCount;
 }

@@ -29,7 +29,7 @@ export function addUpCommand(program: Command): void {
     .option("--console-port <port>", "port of the web console; 0 takes any free one", "7480")
     .option("--api-port <port>", "port of the OpenAI-compatible endpoint", "7481")
     .option("--threads <n>", "engine threads of each participant", String(defaultThreads()))
-    .option("--device <device>", "what peers train on: cpu, cuda, cuda:0,1, or auto", "cpu")
+    .option("--device <device>", "what models compute on: cpu, cuda, cuda:0,1, or auto", "cpu")
     .action(async (flags: UpFlags) => {
       process.exitCode = await up(checkUpFlags(flags));
     });

@@ -27,6 +27,8 @@ export interface BaseInputs {
   preset: Preset;
   /** Engine threads of grail-rl. */
   threads: number;
+  /** Where its models compute. */
+  device: string;
 }
 
 const treasuryTao = 1_000_000;
@@ -78,7 +80,7 @@ function registryProcess({ layout, ports, certificates }: BaseInputs): ProcessSp
 }
 
 function grailProcess(inputs: BaseInputs): ProcessSpec {
-  const { layout, ports, certificates, preset, threads, owner } = inputs;
+  const { layout, ports, certificates, preset, threads, device, owner } = inputs;
   return {
     name: "grail-rl",
     entry: entry("services/grail-rl/src/main.ts"),
@@ -90,6 +92,7 @@ function grailProcess(inputs: BaseInputs): ProcessSpec {
       registryUrl: `https://127.0.0.1:${ports.registry}`,
       hotkeySeedFile: owner.seedFile,
       threads,
+      device,
       supervised: preset.supervised,
       policy: preset.policy,
     },

@@ -22,7 +22,7 @@ export interface Surroundings {
   /** Server certificate of participants. */
   tls: TlsFiles;
   threads: number;
-  /** Where peers train. */
+  /** Where models compute. */
   device: string;
 }
 
@@ -60,6 +60,7 @@ function participant(mesh: Surroundings, who: StoredHotkey) {
     coldkeySeedFile: mesh.coldkey.seedFile,
     dataDirectory: mesh.layout.dataOf(who.name),
     threads: mesh.threads,
+    device: mesh.device,
   };
 }
 
@@ -81,7 +82,7 @@ function peerTask(mesh: Surroundings, plan: PeerPlan, who: StoredHotkey): TaskSp
   return task(
     plan.name,
     "templar-trainer",
-    { ...trainingSide(mesh, who), behaviour: behaviourOf[plan.role], device: mesh.device },
+    { ...trainingSide(mesh, who), behaviour: behaviourOf[plan.role] },
     { milliCpu: 200, memoryBytes: 400n * mebibyte },
   );
 }

@@ -202,6 +202,7 @@ export class Mesh {
       node: this.#cast.node,
       preset: this.#options.preset,
       threads: this.#options.threads,
+      device: this.#options.device,
     });
     // The ledger first: others ask it for randomness and registrations as soon as they run.
     const [ledger, ...others] = specs;

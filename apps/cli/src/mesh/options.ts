@@ -31,7 +31,7 @@ export interface UpOptions {
   apiPort: number;
   /** Threads of each participant's engine. */
   threads: number;
-  /** Where peers train: the setting of that name of templar-trainer. */
+  /** Where models compute: the setting of that name of all services that hold one. */
   device: string;
 }
 
@@ -78,7 +78,7 @@ export function checkUpFlags(flags: UpFlags): UpOptions {
   return options;
 }
 
-/** Why peers cannot train there. With auto they can in any case. */
+/** Why nothing can compute there. With auto they can in any case. */
 function deviceFault(setting: string): string | undefined {
   const indices = devicesOf(setting);
   if (indices === undefined) return DEVICE_SETTING;

@@ -1,3 +1,4 @@
+import { deviceSettings } from "@covenant/models";
 import { listenSchema, tlsSchema } from "@covenant/runtime";
 import { z } from "zod";
 
@@ -30,7 +31,8 @@ export const replicaConfigSchema = z.strictObject({
     .describe("Root of the checkpoint; the newest release of the run when left out"),
   signer: z.string().optional().describe("Address that must have signed the checkpoint"),
   model: z.string().min(1).max(128).describe("Name under which the model is served"),
-  threads: z.int().min(1).max(256).optional().describe("Engine threads"),
+  threads: z.int().min(1).max(256).optional().describe("Threads of the engine on the CPU"),
+  ...deviceSettings,
   checkpointBytesMax: z
     .int()
     .min(mebibyte)

@@ -9,8 +9,8 @@ import {
 import { fromHex, toHex } from "@covenant/contracts";
 import type { CheckpointRegistry } from "@covenant/contracts/registry";
 import { CheckpointStage } from "@covenant/contracts/registry";
-import { Model } from "@covenant/kernels";
-import { Tokenizer } from "@covenant/models";
+import type { TrainableModel } from "@covenant/kernels";
+import { openModel, Tokenizer } from "@covenant/models";
 import type { Clock, Logger } from "@covenant/runtime";
 import { fromUnknown } from "@covenant/runtime";
 import type { ReplicaConfig } from "./config.ts";
@@ -20,7 +20,7 @@ export interface ServedModel {
   readonly id: string;
   readonly root: Uint8Array;
   readonly createdAtMs: number;
-  readonly model: Model;
+  readonly model: TrainableModel;
   readonly tokenizer: Tokenizer;
   /** Tokens that end an answer. */
   readonly stopTokens: readonly number[];
@@ -66,8 +66,7 @@ export async function loadServedModel(
     paths: received.files,
   });
   const { shape, parameters, tokenizerFiles } = importCheckpoint(files);
-  const threads = config.threads === undefined ? {} : { threads: config.threads };
-  const model = await Model.create(shape, { parameters, ...threads });
+  const model = await openModel(shape, config, { logger, parameters });
   const tokenizer = Tokenizer.fromFiles(tokenizerFiles);
   const createdAtMs = Number(received.manifest.createdAtMs);
   return {

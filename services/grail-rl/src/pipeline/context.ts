@@ -5,7 +5,7 @@ import type { Hotkey } from "@covenant/contracts";
 import type { CheckpointRegistry } from "@covenant/contracts/registry";
 import { type Environment, findEnvironment } from "@covenant/grail";
 import type { Ledger } from "@covenant/ledger";
-import { Tokenizer } from "@covenant/models";
+import { type DeviceOptions, Tokenizer } from "@covenant/models";
 import {
   type Clock,
   CovenantError,
@@ -24,10 +24,9 @@ import type { Store } from "../state/store.ts";
 export type RegistryClient = ReturnType<typeof createClient<typeof CheckpointRegistry>>;
 
 /** Settings that the phases read. */
-export interface PipelineOptions {
+export interface PipelineOptions extends DeviceOptions {
   dataDirectory: string;
   environment: string;
-  threads: number;
   ledger: { netuid: number };
   supervised: SupervisedOptions;
   policy: PolicyOptions;

@@ -9,7 +9,7 @@ import {
 } from "@covenant/contracts/grail";
 import { CheckpointStage } from "@covenant/contracts/registry";
 import { buildContract, exactThresholds, mean, selectGroups } from "@covenant/grail";
-import type { Model } from "@covenant/kernels";
+import type { TrainableModel } from "@covenant/kernels";
 import { stopTokens, type Tokenizer } from "@covenant/models";
 import { verifyGroups } from "../desk/verifier.ts";
 import { type TrainingGroup, trainPolicy } from "../learn/policy-step.ts";
@@ -24,8 +24,8 @@ const tickMs = 500;
 const flatContractsMax = 4;
 
 interface Engines {
-  policy: Model;
-  reference: Model;
+  policy: TrainableModel;
+  reference: TrainableModel;
   tokenizer: Tokenizer;
 }
 
@@ -181,8 +181,13 @@ export async function runPolicy(context: PhaseContext): Promise<void> {
   const { model: policy } = await loadWeights(
     jobFile(context, `policy-${context.job.policyVersion}.bin`),
     options,
+    context.modules,
   );
-  const { model: reference } = await loadWeights(jobFile(context, "policy-0.bin"), options);
+  const { model: reference } = await loadWeights(
+    jobFile(context, "policy-0.bin"),
+    options,
+    context.modules,
+  );
   try {
     while (context.job.policyVersion < options.policy.versions) {
       const outcome = await runVersion(context, { policy, reference, tokenizer });

@@ -2,7 +2,7 @@
 import { buildManifest, exportCheckpoint, uploadCheckpoint } from "@covenant/checkpoints";
 import { fromHex, toHex } from "@covenant/contracts";
 import { type CheckpointManifest, CheckpointStage } from "@covenant/contracts/registry";
-import type { Model } from "@covenant/kernels";
+import type { TrainableModel } from "@covenant/kernels";
 import { hasCode } from "@covenant/runtime";
 import { loadTokenizer, type PhaseContext } from "./context.ts";
 
@@ -52,7 +52,7 @@ async function isPublished(
  */
 export async function publish(
   context: PhaseContext,
-  model: Pick<Model, "shape" | "parameters">,
+  model: Pick<TrainableModel, "shape" | "read">,
   publication: Publication,
 ): Promise<string> {
   const { job, modules } = context;
@@ -60,7 +60,7 @@ export async function publish(
   const { stage, version, evaluation = {} } = publication;
   const { files: tokenizerFiles } = await loadTokenizer(context);
   const name = `${stageNames.get(stage)} ${version}`;
-  const files = exportCheckpoint(model.shape, model.parameters, tokenizerFiles, {
+  const files = exportCheckpoint(model.shape, await model.read("parameters"), tokenizerFiles, {
     dtype: "F32",
     card: { runId, stage: name, licence, evaluation },
   });

@@ -1,5 +1,6 @@
 // Measures the policy before and after reinforcement, and releases the last version.
 import { CheckpointStage } from "@covenant/contracts/registry";
+import type { TrainableModel } from "@covenant/kernels";
 import { evaluate } from "../learn/evaluate.ts";
 import { loadWeights } from "../state/weights-file.ts";
 import { environmentOf, jobFile, loadTokenizer, type PhaseContext } from "./context.ts";
@@ -10,11 +11,15 @@ const comparisonSeed = 7n;
 
 async function withPolicy<T>(
   context: PhaseContext,
-  use: (model: Awaited<ReturnType<typeof loadWeights>>["model"], reward: number) => Promise<T>,
+  use: (model: TrainableModel, reward: number) => Promise<T>,
 ): Promise<T> {
   const { job, options, signal } = context;
   const { tokenizer } = await loadTokenizer(context);
-  const { model } = await loadWeights(jobFile(context, `policy-${job.policyVersion}.bin`), options);
+  const { model } = await loadWeights(
+    jobFile(context, `policy-${job.policyVersion}.bin`),
+    options,
+    context.modules,
+  );
   try {
     const result = await evaluate(model, tokenizer, environmentOf(options.environment), {
       prompts: options.policy.evaluationPrompts,

@@ -2,7 +2,7 @@
 import { existsSync } from "node:fs";
 import { CheckpointStage } from "@covenant/contracts/registry";
 import type { TokenRow } from "@covenant/grail";
-import type { Model } from "@covenant/kernels";
+import type { TrainableModel } from "@covenant/kernels";
 import type { Tokenizer } from "@covenant/models";
 import { evaluate } from "../learn/evaluate.ts";
 import { heldOutLoss, sampleReplay, supervisedBatch, supervisedStep } from "../learn/supervised.ts";
@@ -15,7 +15,7 @@ const probeSeed = 1n;
 /** The model before tuning, and the text it writes. */
 async function begin(context: PhaseContext, tokenizer: Tokenizer) {
   const { job, options } = context;
-  const { model } = await loadWeights(jobFile(context, "source.bin"), options);
+  const { model } = await loadWeights(jobFile(context, "source.bin"), options, context.modules);
   const replay = await sampleReplay(model, tokenizer, options.supervised, job.jobId);
   const saved = jobFile(context, "supervised.bin");
   if (!existsSync(saved)) {
@@ -25,14 +25,14 @@ async function begin(context: PhaseContext, tokenizer: Tokenizer) {
     return { model, replay, steps: 0 };
   }
   model.close();
-  const { model: resumed, progress } = await loadWeights(saved, options);
+  const { model: resumed, progress } = await loadWeights(saved, options, context.modules);
   return { model: resumed, replay, steps: progress };
 }
 
 /** Tunes until the probe is good enough or the steps are used up; returns the steps done. */
 async function tune(
   context: PhaseContext,
-  model: Model,
+  model: TrainableModel,
   source: { tokenizer: Tokenizer; replay: readonly TokenRow[] },
   firstStep: number,
 ): Promise<number> {
@@ -73,8 +73,8 @@ export async function runSupervised(context: PhaseContext): Promise<void> {
     const environment = environmentOf(options.environment);
     const supervisedLossAfter = await heldOutLoss(model, tokenizer, environment);
     // Reinforcement starts with fresh moments: those of tuning point elsewhere.
-    model.firstMoment.fill(0);
-    model.secondMoment.fill(0);
+    await model.clear("firstMoment");
+    await model.clear("secondMoment");
     model.optimizerStepCount = 0;
     await saveWeights(jobFile(context, "policy-0.bin"), model, 0);
     const policyRoot = await publish(context, model, {

@@ -10,9 +10,8 @@ import {
   StartPostTrainingResponseSchema,
   WatchPostTrainingResponseSchema,
 } from "@covenant/contracts/grail";
-import { Model } from "@covenant/kernels";
-import { Tokenizer } from "@covenant/models";
-import { CovenantError } from "@covenant/runtime";
+import { type DeviceOptions, openModel, Tokenizer } from "@covenant/models";
+import { CovenantError, type Logger } from "@covenant/runtime";
 import { evaluate } from "../learn/evaluate.ts";
 import { environmentOf, type RegistryClient } from "../pipeline/context.ts";
 import type { Pipeline } from "../pipeline/pipeline.ts";
@@ -29,7 +28,7 @@ const runIdPattern = /^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/;
 /** Settings that the handlers read. */
 export interface PostTrainingOptions {
   dataDirectory: string;
-  threads: number;
+  device: DeviceOptions;
   maxNewTokens: number;
   limits: { supervisedSteps: number; versions: number };
 }
@@ -40,6 +39,7 @@ export interface PostTrainingModules {
   store: Store;
   registry: RegistryClient;
   changes: SignalBox;
+  logger: Logger;
 }
 
 function invalid(message: string): CovenantError {
@@ -51,7 +51,7 @@ export function postTrainingHandlers(
   options: PostTrainingOptions,
   modules: PostTrainingModules,
 ): ServiceImpl<typeof PostTraining> {
-  const { pipeline, store, registry, changes } = modules;
+  const { pipeline, store, registry, changes, logger } = modules;
   const evaluations = new Serial();
   return {
     async startPostTraining(request) {
@@ -107,10 +107,8 @@ export function postTrainingHandlers(
           directory,
           context.signal,
         );
-        const model = await Model.create(checkpoint.shape, {
-          threads: options.threads,
-          parameters: checkpoint.parameters,
-        });
+        const { shape, parameters } = checkpoint;
+        const model = await openModel(shape, options.device, { logger, parameters });
         try {
           const result = await evaluate(
             model,

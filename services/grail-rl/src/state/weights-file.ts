@@ -1,11 +1,15 @@
 // Weights with optimiser state in one file, written whole or not at all.
 import { bytesEqual, sha256 } from "@covenant/contracts";
-import { Model, type ModelShape } from "@covenant/kernels";
-import { CovenantError, readFileLimited, writeFileAtomic } from "@covenant/runtime";
+import type { ModelShape, TrainableModel } from "@covenant/kernels";
+import { type DeviceOptions, openModel } from "@covenant/models";
+import { CovenantError, type Logger, readFileLimited, writeFileAtomic } from "@covenant/runtime";
 
 const magic = "COVGRLW1";
 const headerBytesMax = 64 << 10;
 const fileBytesMax = 64 * 2 ** 30;
+
+/** In the order of the file. */
+const stateBuffers = ["parameters", "firstMoment", "secondMoment"] as const;
 
 interface Header {
   shape: ModelShape;
@@ -18,20 +22,17 @@ interface Header {
 /** Writes a model's parameters, moments and step count; durable when it resolves. */
 export async function saveWeights(
   path: string,
-  model: Pick<
-    Model,
-    "shape" | "parameters" | "firstMoment" | "secondMoment" | "optimizerStepCount"
-  >,
+  model: Pick<TrainableModel, "shape" | "read" | "optimizerStepCount">,
   progress: number,
 ): Promise<void> {
+  const arrays = await Promise.all(stateBuffers.map((buffer) => model.read(buffer)));
   const header: Header = {
     shape: model.shape,
-    floats: model.parameters.length,
+    floats: arrays[0]!.length,
     optimizerStepCount: model.optimizerStepCount,
     progress,
   };
   const text = new TextEncoder().encode(JSON.stringify(header));
-  const arrays = [model.parameters, model.firstMoment, model.secondMoment];
   const bodyAt = magic.length + 4 + text.length;
   const file = new Uint8Array(bodyAt + arrays.length * 4 * header.floats + 32);
   file.set(new TextEncoder().encode(magic));
@@ -50,8 +51,9 @@ export async function saveWeights(
  */
 export async function loadWeights(
   path: string,
-  options: { threads: number },
-): Promise<{ model: Model; progress: number }> {
+  options: DeviceOptions,
+  modules: { logger: Logger },
+): Promise<{ model: TrainableModel; progress: number }> {
   const file = await readFileLimited(path, fileBytesMax);
   const { header, bodyAt } = openFile(path, file);
   const array = (index: number) => {
@@ -59,12 +61,9 @@ export async function loadWeights(
     // A copy starts on an address that floats may lie on.
     return new Float32Array(file.slice(from, from + 4 * header.floats).buffer);
   };
-  const model = await Model.create(header.shape, {
-    threads: options.threads,
-    parameters: array(0),
-  });
-  model.firstMoment.set(array(1));
-  model.secondMoment.set(array(2));
+  const model = await openModel(header.shape, options, { ...modules, parameters: array(0) });
+  await model.write("firstMoment", array(1));
+  await model.write("secondMoment", array(2));
   model.optimizerStepCount = header.optimizerStepCount;
   return { model, progress: header.progress };
 }

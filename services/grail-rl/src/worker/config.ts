@@ -1,4 +1,5 @@
 // Configuration of a rollout worker.
+import { deviceSettings } from "@covenant/models";
 import { listenSchema, tlsSchema } from "@covenant/runtime";
 import { z } from "zod";
 
@@ -16,7 +17,14 @@ export const workerConfigSchema = z.strictObject({
   hotkeySeedFile: z.string().min(1).describe("File with the seed of the worker's hotkey, in hex"),
   coldkeySeedFile: z.string().min(1).describe("File with the seed that pays registration, in hex"),
   dataDirectory: z.string().min(1).describe("Where received checkpoints are kept"),
-  threads: z.number().int().min(1).max(1024).default(1).describe("Threads of the engine"),
+  threads: z
+    .number()
+    .int()
+    .min(1)
+    .max(1024)
+    .default(1)
+    .describe("Threads of the engine on the CPU"),
+  ...deviceSettings,
   capacity: z.number().int().min(1).max(64).default(32).describe("Groups asked for at once"),
   /** What the worker generates with; anything but `honest` exists to show that it is caught. */
   behaviour: z

@@ -3,30 +3,31 @@ import { rm } from "node:fs/promises";
 import path from "node:path";
 import { bytesEqual, fromHex, toHex } from "@covenant/contracts";
 import { CheckpointStage } from "@covenant/contracts/registry";
-import { Model } from "@covenant/kernels";
-import { Tokenizer } from "@covenant/models";
-import { CovenantError } from "@covenant/runtime";
+import type { TrainableModel } from "@covenant/kernels";
+import { type DeviceOptions, openModel, Tokenizer } from "@covenant/models";
+import { CovenantError, type Logger } from "@covenant/runtime";
 import type { RegistryClient } from "../pipeline/context.ts";
 import { receiveModel } from "../pipeline/receive.ts";
 
 interface Loaded {
   root: Uint8Array;
-  model: Model;
+  model: TrainableModel;
   tokenizer: Tokenizer;
 }
 
+type WorkerEngineOptions = DeviceOptions & { dataDirectory: string };
+
 /** Holds one model at a time. */
 export class WorkerEngine {
-  readonly #options: { dataDirectory: string; threads: number };
+  readonly #options: WorkerEngineOptions;
   readonly #registry: RegistryClient;
+  readonly #logger: Logger;
   #loaded: Loaded | undefined;
 
-  constructor(
-    options: { dataDirectory: string; threads: number },
-    modules: { registry: RegistryClient },
-  ) {
+  constructor(options: WorkerEngineOptions, modules: { registry: RegistryClient; logger: Logger }) {
     this.#options = options;
     this.#registry = modules.registry;
+    this.#logger = modules.logger;
   }
 
   /** The model of a checkpoint, from memory if it is the present one. */
@@ -35,8 +36,8 @@ export class WorkerEngine {
     const directory = path.join(this.#options.dataDirectory, "checkpoints", toHex(root));
     const checkpoint = await receiveModel(this.#registry, root, directory, signal);
     this.close();
-    const model = await Model.create(checkpoint.shape, {
-      threads: this.#options.threads,
+    const model = await openModel(checkpoint.shape, this.#options, {
+      logger: this.#logger,
       parameters: checkpoint.parameters,
     });
     const tokenizer = Tokenizer.fromFiles(checkpoint.tokenizerFiles);

@@ -24,7 +24,7 @@ async function start(context: ServiceContext<WorkerConfig>): Promise<RunningServ
   const { caFile } = config.tls;
   const rollouts = createClient(Rollouts, { url: config.grailUrl, caFile, hotkey });
   const registry = createClient(CheckpointRegistry, { url: config.registryUrl, caFile, hotkey });
-  const engine = new WorkerEngine(config, { registry });
+  const engine = new WorkerEngine(config, { registry, logger });
   const modules = { rollouts, registry, ledger, engine, hotkey, clock, logger };
   const finished = runWorker(config, modules, signal);
   return {
