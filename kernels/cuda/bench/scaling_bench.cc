@@ -1,5 +1,5 @@
-// What several devices make of a training step: tokens a second of N replicas, of N stages, and of adapters on
-// N replicas, beside N times one device. Every device gets the batch that one alone has; N is 2, 4, 8 and all
+// What several devices make of a training step: tokens a second of N replicas and of N stages, of the model
+// and of adapters, beside N times one device. Every device gets the batch that one alone has; N is 2, 4, 8 and all
 // there are. Prints no row where there is one device.
 #include <chrono>
 #include <utility>
@@ -40,6 +40,8 @@ class Scaling {
       put("G3.replicas." + n + ".lora", "replicas, adapters of rank 16",
           {.devices = count, .adapters = true}, alone_adapted);
       put("G3.stages." + n, "stages", {.devices = count, .stages = count}, alone);
+      put("G3.stages." + n + ".lora", "stages, adapters of rank 16",
+          {.devices = count, .stages = count, .adapters = true}, alone_adapted);
     }
   }
 

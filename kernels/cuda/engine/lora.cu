@@ -6,10 +6,11 @@
 namespace covenant::cuda {
 namespace {
 
-std::vector<AdamwRange> ranges(int64_t size) {
+std::vector<AdamwRange> ranges(const Slice::Part& part) {
+  const auto start = static_cast<int64_t>(part.local), size = static_cast<int64_t>(part.count);
   std::vector<AdamwRange> found;
   for (int64_t first = 0; first < size; first += kAdamwChunk)
-    found.push_back({first, static_cast<int32_t>(std::min(kAdamwChunk, size - first)), 1});
+    found.push_back({start + first, static_cast<int32_t>(std::min(kAdamwChunk, size - first)), 1});
   return found;
 }
 
@@ -25,14 +26,14 @@ uint64_t bytes_of(const LoraPlan::Adapter& m) {
 
 Lora::Lora(Model& model, const cov_lora_options& options)
     : model_(model),
-      plan_(model.layout(), options),
-      parameters_(model.device(), static_cast<uint64_t>(plan_.size), ranges(plan_.size)) {
+      plan_(model.layout(), options, model.slice().layers_before),
+      parameters_(model.device(), part().local + part().count, ranges(part())) {
   starts_.push_back(0);
   for (const LoraPlan::Group& group : plan_.groups)
     starts_.push_back(starts_.back() + static_cast<uint64_t>(group.n * group.k));
   std::vector<float> initial(static_cast<size_t>(plan_.size));
   plan_.initialise(options.seed, initial.data());
-  parameters_.write(COV_PARAMETERS, 0, initial.size(), initial.data());
+  write(COV_PARAMETERS, 0, initial.size(), initial.data());
 }
 
 Lora::~Lora() {
@@ -45,7 +46,7 @@ Lora::~Lora() {
 }
 
 void Lora::write(cov_buffer which, uint64_t offset, uint64_t count, const float* values) {
-  parameters_.write(which, offset, count, values);
+  parameters_.write(which, part().local + offset, count, values);
   if (which == COV_PARAMETERS) touch();
 }
 
@@ -59,7 +60,7 @@ void Lora::compose(uint16_t* shadow) {
   if (shadow == nullptr && matrices_.data() == nullptr)
     matrices_ = Buffer<float>(device, starts_.back());
   const float* const base = model_.state(COV_PARAMETERS);
-  const float* const p = parameters_.state(COV_PARAMETERS);
+  const float* const p = state(COV_PARAMETERS);
   for (size_t g = 0; g < plan_.groups.size(); ++g) {
     const LoraPlan::Group& group = plan_.groups[g];
     float* const whole = shadow == nullptr ? matrices_.data() + starts_[g] : nullptr;
@@ -100,7 +101,7 @@ void Lora::apply_gradients(const cov_adamw_options& options, double norm) {
 void Lora::add_to_model() {
   float* const parameters = model_.state(COV_PARAMETERS);
   for (const LoraPlan::Adapter& m : plan_.adapters)
-    add_low_rank(model_.stream(), low_rank(plan_, m, parameters_.state(COV_PARAMETERS)),
+    add_low_rank(model_.stream(), low_rank(plan_, m, state(COV_PARAMETERS)),
                  parameters + m.offset, parameters + m.offset);
 }
 
@@ -111,6 +112,10 @@ void Lora::prepare_merge(bool reversible) {
   for (const LoraPlan::Adapter& m : plan_.adapters) floats += static_cast<uint64_t>(m.n * m.k);
   if (base_.data() == nullptr) base_ = Buffer<float>(model_.device(), floats);
   model_.merged_adapters.reserve(model_.merged_adapters.size() + 1);
+}
+
+void Lora::drop_unmerged() {
+  if (!merged_) base_ = Buffer<float>();
 }
 
 void Lora::merge(bool reversible) {
@@ -130,7 +135,7 @@ void Lora::merge(bool reversible) {
   touch();
   add_to_model();
   if (!reversible) {
-    float* const p = parameters_.state(COV_PARAMETERS);
+    float* const p = state(COV_PARAMETERS);
     for (const LoraPlan::Adapter& m : plan_.adapters)
       device.fill_zero(p + m.b, static_cast<uint64_t>(m.n * plan_.rank) * sizeof(float));
   }

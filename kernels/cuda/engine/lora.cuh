@@ -1,4 +1,4 @@
-// Adapters of a model on a device (covenant/lora.h): the twin of src/engine/lora.h. In an fp32 model tier A,
+// Adapters of a model, or of a slice of one, on a device (covenant/lora.h): the twin of src/engine/lora.h. In an fp32 model tier A,
 // the CPU's bits; in a bf16 model tier B, W' rounded once and the products of gradients on the tensor cores.
 #pragma once
 
@@ -17,13 +17,20 @@ class Lora {
 
   Model& model() const { return model_; }
   Parameters& parameters() { return parameters_; }
+  // Where they lie in the buffers of all adapters of the whole model, and in those here.
+  Slice::Part part() const {
+    const auto before = static_cast<uint64_t>(plan_.floats_before);
+    return {before, before % kAdamwChunk, static_cast<uint64_t>(plan_.size)};
+  }
+  uint64_t length() const { return static_cast<uint64_t>(plan_.size); }
   int64_t step_count() const { return parameters_.step_count; }
   uint64_t memory_bytes() const {
     return parameters_.memory_bytes() + matrices_.bytes() + base_.bytes();
   }
   void set_step_count(int64_t count) { parameters_.step_count = count; }
+  // Of these adapters alone, as write.
   void read(cov_buffer which, uint64_t offset, uint64_t count, float* values) {
-    parameters_.read(which, offset, count, values);
+    parameters_.read(which, part().local + offset, count, values);
   }
   void write(cov_buffer which, uint64_t offset, uint64_t count, const float* values);
 
@@ -45,13 +52,15 @@ class Lora {
   double optimizer_step(const cov_adamw_options& options);
   // Without waiting, from gradients whose norm is known.
   void apply_gradients(const cov_adamw_options& options, double norm);
-  // Of merge: refusals, and memory for it.
+  // Of merge: refusals, and memory for it, which goes again where nothing was merged.
   void prepare_merge(bool reversible);
+  void drop_unmerged();
   void merge(bool reversible);
   void require_last_merged() const;
   void unmerge();
 
  private:
+  float* state(cov_buffer which) { return parameters_.state(which) + part().local; }
   void add_to_model();
 
   Model& model_;

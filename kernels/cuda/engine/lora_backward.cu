@@ -122,8 +122,7 @@ void Lora::gradient(int64_t offset, Rows dy, Rows x, int64_t rows) {
   if (found < 0) return;
   const Stacked s = stack(plan_, plan_.groups[static_cast<size_t>(found)]);
   const auto add = model_.bf16() ? add_gradient<InBf16> : add_gradient<InF32>;
-  add(model_, s, plan_.scale, parameters_.state(COV_PARAMETERS), parameters_.state(COV_GRADIENTS), dy,
-      x, rows);
+  add(model_, s, plan_.scale, state(COV_PARAMETERS), state(COV_GRADIENTS), dy, x, rows);
 }
 
 }  // namespace covenant::cuda

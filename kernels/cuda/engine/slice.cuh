@@ -20,11 +20,12 @@ struct Slice {
   std::vector<Part> parts;  // ascending
   Layout layout;            // offsets are local
   uint64_t count;           // floats of a buffer, gaps between parts included
+  int64_t layers_before;    // in the model
 
   // Everything, as it lies in the model.
   static Slice whole(const cov_model_shape& shape, Compute compute) {
     const uint64_t count = cov_parameter_count(&shape);
-    return {{{0, 0, count}}, Layout(shape, compute), count};
+    return {{{0, 0, count}}, Layout(shape, compute), count, 0};
   }
 };
 

@@ -41,7 +41,7 @@ device::LoraTable lora_table() {
             return guard([&] {
               auto* const created = new Lora(model_of(handle), *options);
               *lora = created;
-              *length = created->parameters().count();
+              *length = created->length();
             });
           },
       .use =

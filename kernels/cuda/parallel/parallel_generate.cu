@@ -49,7 +49,7 @@ void ParallelModel::spread(int32_t count, const OnShare& body) {
     if (first_failure.code == COV_OK) first_failure = status;
     stop.store(true, std::memory_order_relaxed);
   };
-  attempt(false, [&] {
+  attempt(nullptr, [&] {
     {
       Threads threads;
       threads.list.reserve(replicas_.size());

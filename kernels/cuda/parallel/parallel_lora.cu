@@ -4,22 +4,26 @@ namespace covenant::cuda {
 
 template <typename Body>
 void ParallelLora::each(const Body& body) {
-  for (const auto& lora : replicas_) {
-    lora->model().device().activate();
-    body(*lora);
-  }
+  for (const auto& replica : replicas_)
+    for (const auto& lora : replica) {
+      lora->model().device().activate();
+      body(*lora);
+    }
 }
 
-ParallelLora::ParallelLora(ParallelModel& model, const cov_lora_options& options) : model_(model) {
-  if (model.stages_ > 1)
-    raise(COV_UNSUPPORTED,
-          "adapters are not split over stages; create the model with 1 stage, where every device has "
-          "all layers");
-  model.attempt(false, [&] {
+ParallelLora::ParallelLora(ParallelModel& model, const cov_lora_options& options)
+    : model_(model), spread_(model.rings_) {
+  model.attempt(nullptr, [&] {
     for (const auto& replica : model.replicas_) {
-      Stage& stage = *replica->stages()[0];
-      stage.device.activate();
-      replicas_.push_back(std::make_unique<Lora>(stage.model, options));
+      replicas_.emplace_back();
+      Spread::Replica pieces;
+      for (const auto& stage : replica->stages()) {
+        stage->device.activate();
+        replicas_.back().push_back(std::make_unique<Lora>(stage->model, options));
+        Lora& lora = *replicas_.back().back();
+        pieces.push_back({stage->device, lora.parameters(), {lora.part()}});
+      }
+      spread_.add(std::move(pieces));
     }
   });
 }
@@ -32,74 +36,58 @@ ParallelLora::~ParallelLora() {
 
 uint64_t ParallelLora::memory_bytes() const {
   uint64_t bytes = 0;
-  for (const auto& lora : replicas_) bytes += lora->memory_bytes();
+  for (const auto& replica : replicas_)
+    for (const auto& lora : replica) bytes += lora->memory_bytes();
   return bytes;
 }
 
-void ParallelLora::set_step_count(int64_t count) {
-  each([&](Lora& lora) { lora.set_step_count(count); });
-}
-
 void ParallelLora::read(cov_buffer which, uint64_t offset, uint64_t count, float* values) {
-  model_.attempt(false, [&] {
-    if (which == COV_GRADIENTS && replicas_.size() > 1) {
-      sum_gradients();
-      // The sum stays on one replica, so that what is added later is added once.
-      each([&](Lora& lora) {
-        if (&lora != replicas_[0].get()) lora.parameters().clear_gradients();
-      });
-    }
-    replicas_[0]->model().device().activate();
-    replicas_[0]->read(which, offset, count, values);
+  model_.attempt(nullptr, [&] {
+    if (which == COV_GRADIENTS) spread_.collect_gradients();
+    spread_.read(0, which, offset, count, values);
   });
 }
 
 void ParallelLora::write(cov_buffer which, uint64_t offset, uint64_t count, const float* values) {
-  const std::vector<float> zeros(which == COV_GRADIENTS ? count : 0, 0.0f);
-  model_.attempt(false, [&] {
-    each([&](Lora& lora) {
-      const bool adds_nothing = which == COV_GRADIENTS && &lora != replicas_[0].get();
-      lora.write(which, offset, count, adds_nothing ? zeros.data() : values);
-    });
+  model_.attempt(nullptr, [&] {
+    if (which == COV_PARAMETERS) each([](Lora& lora) { lora.touch(); });
+    spread_.write(which, offset, count, values);
   });
 }
 
-void ParallelLora::sum_gradients() {
-  if (replicas_.size() == 1) return;
-  std::vector<float*> buffers;
-  each([&](Lora& lora) { buffers.push_back(lora.parameters().state(COV_GRADIENTS)); });
-  model_.rings_[0]->all_reduce(buffers, parameters().count());
-}
-
 double ParallelLora::step(const cov_adamw_options& options) {
-  sum_gradients();
-  replicas_[0]->model().device().activate();
-  const double norm = parameters().gradient_norm();
+  spread_.sum_gradients();
+  const double norm = spread_.gradient_norm();
   model_.change([&] { each([&](Lora& lora) { lora.apply_gradients(options, norm); }); });
   return norm;
 }
 
 double ParallelLora::optimizer_step(const cov_adamw_options& options) {
   double norm = 0.0;
-  replicas_[0]->require_unmerged();
-  model_.attempt(true, [&] {
+  at(0, 0).require_unmerged();
+  model_.attempt(&spread_, [&] {
     model_.drop_kept();
-    each([](Lora& lora) { lora.parameters().prepare_step(); });
+    spread_.prepare_step();
     norm = step(options);
   });
   return norm;
 }
 
 void ParallelLora::merge(bool reversible) {
-  model_.attempt(false, [&] {
-    each([&](Lora& lora) { lora.prepare_merge(reversible); });
+  model_.attempt(nullptr, [&] {
+    try {
+      each([&](Lora& lora) { lora.prepare_merge(reversible); });
+    } catch (...) {
+      each([](Lora& lora) { lora.drop_unmerged(); });
+      throw;
+    }
     model_.drop_kept();
     model_.change([&] { each([&](Lora& lora) { lora.merge(reversible); }); });
   });
 }
 
 void ParallelLora::unmerge() {
-  model_.attempt(false, [&] {
+  model_.attempt(nullptr, [&] {
     each([](Lora& lora) { lora.require_last_merged(); });
     model_.drop_kept();
     model_.change([&] { each([](Lora& lora) { lora.unmerge(); }); });

@@ -1,20 +1,23 @@
 #include "parallel/parallel_model.h"
 
 #include <algorithm>
-#include <cmath>
 
 #include "parallel/parallel_lora.h"
-#include "parallel/split.h"
 
 namespace covenant::cuda {
 
 ParallelModel::ParallelModel(const int32_t* devices, int32_t count, const cov_model_shape& shape,
                              const cov_parallel_options& options)
-    : parameters_(cov_parameter_count(&shape)), stages_(static_cast<size_t>(options.stages)) {
-  for (int32_t at = 0; at < count; at += options.stages)
+    : stages_(static_cast<size_t>(options.stages)) {
+  for (int32_t at = 0; at < count; at += options.stages) {
     replicas_.push_back(std::make_unique<Pipeline>(devices + at, options.stages,
                                                    options.memory_limit_bytes, shape,
                                                    static_cast<Compute>(options.compute)));
+    Spread::Replica pieces;
+    for (const auto& stage : replicas_.back()->stages())
+      pieces.push_back({stage->device, stage->model.parameters(), stage->model.slice().parts});
+    spread_.add(std::move(pieces));
+  }
   connect_devices(options.collectives);
 }
 
@@ -49,9 +52,10 @@ void ParallelModel::require_open() const {
     raise(COV_FAILED_PRECONDITION, "the model is closed since a call failed: %s", closed_.c_str());
 }
 
-// Runs a call. After a failure the devices are brought to rest and, when the call has changed them, gradients
-// are cleared; where that does not work, or parameters were being written, the model is closed.
-void ParallelModel::attempt(bool clears, const std::function<void()>& body) {
+// Runs a call. After a failure the devices are brought to rest and the gradients that the call has changed are
+// cleared (`clears`, may be null); where that does not work, or parameters were being written, the model is
+// closed.
+void ParallelModel::attempt(Spread* clears, const std::function<void()>& body) {
   require_open();
   const cov_status status = guard(body);
   if (status.code == COV_OK) return;
@@ -60,7 +64,7 @@ void ParallelModel::attempt(bool clears, const std::function<void()>& body) {
     // A pass that was too large leaves nothing behind for the next one to trip over.
     for (const auto& replica : replicas_) replica->drop_memory();
     kept_positions_ = 0;
-    if (clears) clear_gradients();
+    if (clears != nullptr) clears->clear_gradients();
   });
   if (changing_ || rest.code != COV_OK) closed_ = status.message;
   throw Failure{status};
@@ -79,18 +83,16 @@ void ParallelModel::drop_kept() {
   for (const auto& replica : replicas_) replica->drop_kept();
 }
 
-void ParallelModel::set_step_count(int64_t count) {
-  for (const auto& replica : replicas_)
-    for (const auto& stage : replica->stages()) stage->model.set_step_count(count);
-}
+Spread* ParallelModel::trained() { return lora_ != nullptr ? &lora_->spread_ : &spread_; }
 
 void ParallelModel::use_lora(ParallelLora* lora) {
   if (lora == lora_) return;
-  attempt(false, [&] {
+  attempt(nullptr, [&] {
     finish();
     drop_kept();
     for (size_t r = 0; r < replicas_.size(); ++r)
-      replicas_[r]->stages()[0]->model.use_lora(lora == nullptr ? nullptr : &lora->at(r));
+      for (size_t s = 0; s < stages_; ++s)
+        replicas_[r]->stages()[s]->model.use_lora(lora == nullptr ? nullptr : &lora->at(r, s));
     lora_ = lora;
   });
 }
@@ -104,65 +106,25 @@ void ParallelModel::finish() {
     }
 }
 
-void ParallelModel::clear_gradients() {
-  for (const auto& replica : replicas_)
-    for (const auto& stage : replica->stages()) {
-      stage->device.activate();
-      stage->model.trained().clear_gradients();
-      stage->device.finish();
-    }
-}
-
-void ParallelModel::download(size_t replica, cov_buffer which, uint64_t offset, uint64_t count,
-                             float* values) {
-  for (const auto& stage : replicas_[replica]->stages()) {
-    stage->device.activate();
-    const float* const from = stage->model.state(which);
-    for (const Slice::Part& part : overlap(stage->model.slice(), offset, count))
-      stage->device.download(values + (part.global - offset), from + part.local,
-                             part.count * sizeof(float));
-    stage->device.finish();
-  }
-}
-
 void ParallelModel::read(cov_buffer which, uint64_t offset, uint64_t count, float* values) {
-  attempt(false, [&] {
-    if (which == COV_GRADIENTS && replicas_.size() > 1) {
-      all_reduce_gradients();
-      // The sum stays on one replica, so that what is added later is added once.
-      for (size_t r = 1; r < replicas_.size(); ++r)
-        for (const auto& stage : replicas_[r]->stages()) {
-          stage->device.activate();
-          stage->model.parameters().clear_gradients();
-        }
-    }
-    download(0, which, offset, count, values);
+  attempt(nullptr, [&] {
+    if (which == COV_GRADIENTS) spread_.collect_gradients();
+    spread_.read(0, which, offset, count, values);
   });
 }
 
 void ParallelModel::read_replica(int32_t replica, cov_buffer which, uint64_t offset, uint64_t count,
                                  float* values) {
-  attempt(false, [&] { download(static_cast<size_t>(replica), which, offset, count, values); });
+  attempt(nullptr,
+          [&] { spread_.read(static_cast<size_t>(replica), which, offset, count, values); });
 }
 
 void ParallelModel::write(cov_buffer which, uint64_t offset, uint64_t count, const float* values) {
-  attempt(false, [&] {
-    for (size_t r = 0; r < replicas_.size(); ++r) {
-      for (const auto& stage : replicas_[r]->stages()) {
-        stage->device.activate();
-        float* const to = stage->model.state(which);
-        for (const Slice::Part& part : overlap(stage->model.slice(), offset, count)) {
-          // Gradients are summed over replicas: the others add nothing.
-          if (which == COV_GRADIENTS && r > 0)
-            stage->device.fill_zero(to + part.local, part.count * sizeof(float));
-          else
-            stage->device.upload(to + part.local, values + (part.global - offset),
-                                 part.count * sizeof(float));
-        }
-        stage->device.finish();
-        if (which == COV_PARAMETERS) stage->model.touch();
-      }
-    }
+  attempt(nullptr, [&] {
+    if (which == COV_PARAMETERS)
+      for (const auto& replica : replicas_)
+        for (const auto& stage : replica->stages()) stage->model.touch();
+    spread_.write(which, offset, count, values);
   });
 }
 
@@ -200,7 +162,7 @@ void ParallelModel::forward(const cov_batch& batch, const cov_device_forward_opt
   kept_positions_ = 0;
   if (output.log_probs != nullptr) std::fill_n(output.log_probs, count, 0.0f);
   if (output.entropy != nullptr) std::fill_n(output.entropy, count, 0.0f);
-  attempt(false, [&] {
+  attempt(nullptr, [&] {
     load(batch, pass);
     run(pass, inverse, nullptr, 0.0f);
     collect(output.log_probs, output.entropy);
@@ -219,80 +181,17 @@ void ParallelModel::backward(const float* coefficients, uint64_t count) {
           static_cast<unsigned long long>(count), static_cast<unsigned long long>(kept_positions_));
   replicas_[0]->stages()[0]->model.require_trainable();
   kept_positions_ = 0;
-  attempt(true, [&] {
+  attempt(trained(), [&] {
     run(Pass::kBackward, kept_inverse_temperature_, coefficients, 0.0f);
     collect(nullptr, nullptr);
     for (const auto& replica : replicas_) replica->drop_kept();
   });
 }
 
-void ParallelModel::all_reduce_gradients() {
-  for (size_t s = 0; s < rings_.size(); ++s) {
-    for (const Slice::Part& part : replicas_[0]->stages()[s]->model.slice().parts) {
-      std::vector<float*> buffers;
-      for (const auto& replica : replicas_) {
-        Stage& stage = *replica->stages()[s];
-        stage.device.activate();
-        buffers.push_back(stage.model.state(COV_GRADIENTS) + part.local);
-      }
-      rings_[s]->all_reduce(buffers, part.count);
-    }
-  }
-}
-
-// A chunk whose gradients lie on several stages is put together on the last of them, before its own part,
-// so that its sum is that of a single device.
-void ParallelModel::gather_chunks() {
-  std::vector<std::unique_ptr<Stage>>& stages = replicas_[0]->stages();
-  for (const auto& stage : stages) {
-    stage->device.activate();
-    stage->device.finish();
-  }
-  for (const auto& to : stages) {
-    to->device.activate();
-    for (const Slice::Part& part : to->model.slice().parts) {
-      const uint64_t before = part.global % kAdamwChunk;
-      for (const auto& from : stages)
-        for (const Slice::Part& piece : overlap(from->model.slice(), part.global - before, before))
-          copy_peer(to->device.stream(), to->device,
-                    to->model.state(COV_GRADIENTS) + part.local - (part.global - piece.global),
-                    from->device, from->model.state(COV_GRADIENTS) + piece.local,
-                    piece.count * sizeof(float));
-    }
-  }
-}
-
-// Of replica 0, whose gradients are those of all.
-double ParallelModel::norm() {
-  if (stages_ > 1) gather_chunks();
-  std::vector<double> sums((parameters_ + kAdamwChunk - 1) / kAdamwChunk);
-  std::vector<uint64_t> ends(sums.size(), 0);
-  for (const auto& stage : replicas_[0]->stages()) {
-    stage->device.activate();
-    const std::vector<double> local = stage->model.parameters().gradient_sums();
-    for (const Slice::Part& part : stage->model.slice().parts) {
-      const uint64_t first = part.global / kAdamwChunk, shift = part.local / kAdamwChunk - first;
-      const uint64_t last = (part.global + part.count - 1) / kAdamwChunk;
-      for (uint64_t chunk = first; chunk <= last; ++chunk) {
-        // The part that reaches furthest has the whole chunk.
-        const uint64_t end = part.global + part.count;
-        if (end < ends[chunk]) continue;
-        ends[chunk] = end;
-        sums[chunk] = local[chunk + shift];
-      }
-    }
-  }
-  double total = 0.0;
-  for (const double sum : sums) total += sum;
-  return std::sqrt(total);
-}
-
 // From the gradients of all replicas.
 double ParallelModel::step(const cov_adamw_options& options) {
-  all_reduce_gradients();
-  const double found = norm();
-  if (!std::isfinite(found))
-    raise(COV_NON_FINITE, "the gradient norm is not finite; no step was made");
+  spread_.sum_gradients();
+  const double found = spread_.gradient_norm();
   change([&] {
     for (const auto& replica : replicas_)
       for (const auto& stage : replica->stages()) {
@@ -306,13 +205,9 @@ double ParallelModel::step(const cov_adamw_options& options) {
 double ParallelModel::optimizer_step(const cov_adamw_options& options) {
   double found = 0.0;
   replicas_[0]->stages()[0]->model.require_no_lora();
-  attempt(true, [&] {
+  attempt(&spread_, [&] {
     drop_kept();
-    for (const auto& replica : replicas_)
-      for (const auto& stage : replica->stages()) {
-        stage->device.activate();
-        stage->model.parameters().prepare_step();
-      }
+    spread_.prepare_step();
     found = step(options);
   });
   return found;
@@ -327,7 +222,7 @@ void ParallelModel::train_step(const cov_batch& batch, const cov_adamw_options& 
   replicas_[0]->stages()[0]->model.require_trainable();
   kept_positions_ = 0;
   std::vector<float> log_probs(static_cast<size_t>(count), 0.0f);
-  attempt(true, [&] {
+  attempt(trained(), [&] {
     load(batch, Pass::kTrain);
     run(Pass::kTrain, 1.0f, nullptr, static_cast<float>(-1.0 / static_cast<double>(scored)));
     collect(log_probs.data(), nullptr);

@@ -8,6 +8,7 @@
 
 #include "covenant/parallel.h"
 #include "parallel/pipeline.h"
+#include "parallel/spread.h"
 
 namespace covenant::cuda {
 
@@ -23,8 +24,8 @@ class ParallelModel {
   Stage& stage_at(int32_t place) {
     return *replicas_[static_cast<size_t>(place) / stages_]->stages()[static_cast<size_t>(place) % stages_];
   }
-  int64_t step_count() const { return replicas_[0]->stages()[0]->model.step_count(); }
-  void set_step_count(int64_t count);
+  int64_t step_count() const { return spread_.step_count(); }
+  void set_step_count(int64_t count) { spread_.set_step_count(count); }
 
   void read(cov_buffer which, uint64_t offset, uint64_t count, float* values);
   void read_replica(int32_t replica, cov_buffer which, uint64_t offset, uint64_t count, float* values);
@@ -45,19 +46,16 @@ class ParallelModel {
 
  private:
   friend class ParallelLora;
-  void download(size_t replica, cov_buffer which, uint64_t offset, uint64_t count, float* values);
   void connect_devices(int32_t collectives);
   void load(const cov_batch& batch, Pass pass);
   void run(Pass pass, float inverse_temperature, const float* coefficients, float constant);
   void collect(float* log_probs, float* entropy);
-  void all_reduce_gradients();
-  void gather_chunks();
-  double norm();
   double step(const cov_adamw_options& options);
   void finish();
-  void clear_gradients();
   void require_open() const;
-  void attempt(bool clears, const std::function<void()>& body);
+  void attempt(Spread* clears, const std::function<void()>& body);
+  // What is trained: the parameters, or the adapters in use.
+  Spread* trained();
   // The part of a call that changes parameters.
   void change(const std::function<void()>& body);
   void drop_kept();
@@ -65,10 +63,10 @@ class ParallelModel {
   using OnShare = std::function<void(Model& model, int32_t count, const Share& share)>;
   void spread(int32_t count, const OnShare& body);
 
-  uint64_t parameters_;
   size_t stages_;
   std::vector<std::unique_ptr<Pipeline>> replicas_;
-  std::vector<std::unique_ptr<Communicator>> rings_;  // of the replicas' devices of one stage
+  Rings rings_;
+  Spread spread_{rings_};
   std::string report_, closed_;
   bool changing_ = false;  // parameters are being written
   ParallelLora* lora_ = nullptr;

@@ -23,13 +23,9 @@ Pipeline::Pipeline(const int32_t* devices, int32_t stages, uint64_t memory_limit
                    const cov_model_shape& shape, Compute compute)
     : tied_(shape.tie_word_embeddings != 0), bf16_(compute == Compute::kBf16) {
   std::vector<Slice> slices = split(shape, compute, stages);
-  int64_t layers = 0;
-  for (size_t i = 0; i < slices.size(); ++i) {
+  for (size_t i = 0; i < slices.size(); ++i)
     stages_.push_back(std::make_unique<Stage>(devices[i], memory_limit_bytes, shape,
                                               std::move(slices[i])));
-    stages_.back()->first_layer = layers;
-    layers += stages_.back()->model.layout().layers;
-  }
 }
 
 std::vector<Member> Pipeline::members() const {
@@ -74,7 +70,7 @@ void Pipeline::load(const cov_batch& batch, int64_t first, int64_t count, Pass p
   grow(device, entropy_, score_offsets_.back());
   if (!remote_embedding()) return;
   grow(device, embedded_, last().row_floats());
-  if (pass != Pass::kForward)
+  if (pass != Pass::kForward && trains_embedding())
     grow(device, embedding_gradients_, micro_batches_ * last().row_floats());
   while (embedding_arrived_.size() < micro_batches_) embedding_arrived_.emplace_back();
 }
@@ -149,7 +145,7 @@ bool Pipeline::advance() {
   for (const auto& stage : stages_)
     if ((with_backward ? stage->backwards : stage->forwards) != micro_batches_)
       raise(COV_INTERNAL, "the pipeline's schedule does not go on");
-  if (with_backward && remote_embedding() && !in_order())
+  if (with_backward && trains_embedding() && !in_order())
     for (size_t m = 0; m < micro_batches_; ++m) add_embedding(m);
   return false;
 }
@@ -253,8 +249,8 @@ void Pipeline::embed_gradient(size_t m) {
   Stage& first = *stages_[0];
   Stage::Gradient& gradient = first.gradient(m);
   const Group& group = first.groups[m];
-  if (!remote_embedding()) {
-    if (float* const g = first.model.gradient(0); g != nullptr)
+  if (!trains_embedding()) {
+    if (float* const g = first.model.gradient(0); g != nullptr && !remote_embedding())
       embed_backward(first.device.stream(), gradient.values.data(), group.bucket_tokens,
                      group.bucket_starts, group.bucket_rows, group.buckets, first.model.layout().d, g);
     gradient.free.record(first.device.stream());

@@ -54,7 +54,9 @@ class Pipeline {
 
   Stage& last() { return *stages_.back(); }
   bool remote_embedding() const { return stages_.size() > 1 && tied_; }
-  bool in_order() const { return remote_embedding() && !bf16_; }
+  // From afar; not while adapters are in use.
+  bool trains_embedding() const { return remote_embedding() && stages_[0]->model.lora() == nullptr; }
+  bool in_order() const { return trains_embedding() && !bf16_; }
 
   std::vector<std::unique_ptr<Stage>> stages_;
   std::unique_ptr<Communicator> communicator_;

@@ -43,7 +43,7 @@ std::vector<Slice> split(const cov_model_shape& shape, Compute compute, int64_t 
     const bool is_last = stage + 1 == stages;
     const int64_t first = rest * stage / (stages - 1);
     const int64_t after = is_last ? whole.layers : rest * (stage + 1) / (stages - 1);
-    Slice slice{{}, whole, 0};
+    Slice slice{{}, whole, 0, first};
     Layout& l = slice.layout;
     l.layers = after - first;
     if (is_last && tied) add_part(slice, 0, embedding);
@@ -60,9 +60,9 @@ std::vector<Slice> split(const cov_model_shape& shape, Compute compute, int64_t 
   return slices;
 }
 
-std::vector<Slice::Part> overlap(const Slice& slice, uint64_t first, uint64_t count) {
+std::vector<Slice::Part> overlap(const std::vector<Slice::Part>& parts, uint64_t first, uint64_t count) {
   std::vector<Slice::Part> found;
-  for (const Slice::Part& part : slice.parts) {
+  for (const Slice::Part& part : parts) {
     const uint64_t from = std::max(first, part.global);
     const uint64_t to = std::min(first + count, part.global + part.count);
     if (from < to) found.push_back({from, part.local + (from - part.global), to - from});

@@ -1,4 +1,4 @@
-// Which layers of a model each stage of a pipeline holds, and the norm of gradients that are spread.
+// Which layers of a model each stage of a pipeline holds.
 #pragma once
 
 #include <vector>
@@ -12,7 +12,7 @@ namespace covenant::cuda {
 // gets fewer layers, for the head's products.
 std::vector<Slice> split(const cov_model_shape& shape, Compute compute, int64_t stages);
 
-// Places of values [first, first + count) of the model that `slice` holds: at `local` of its buffers.
-std::vector<Slice::Part> overlap(const Slice& slice, uint64_t first, uint64_t count);
+// Places of values [first, first + count) of the whole that lie in `parts`: at `local` of their buffer.
+std::vector<Slice::Part> overlap(const std::vector<Slice::Part>& parts, uint64_t first, uint64_t count);
 
 }  // namespace covenant::cuda

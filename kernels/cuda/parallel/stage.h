@@ -38,7 +38,6 @@ struct Stage {
   Model model;
   std::vector<Group> groups;  // one a micro-batch
   int64_t rows_max = 0;       // of a group
-  int64_t first_layer = 0;    // in the model
   std::vector<Slot> slots;
   std::vector<Gradient> gradients;
   Event computed;

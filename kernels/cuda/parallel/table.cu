@@ -21,7 +21,7 @@ cov_status device(void* handle, int32_t place, int32_t* first_layer, int32_t* la
                   uint64_t* bytes, uint64_t* peak_bytes) {
   return guard([&] {
     Stage& stage = model_of(handle).stage_at(place);
-    *first_layer = static_cast<int32_t>(stage.first_layer);
+    *first_layer = static_cast<int32_t>(stage.model.slice().layers_before);
     *layers = static_cast<int32_t>(stage.model.layout().layers);
     *bytes = stage.device.bytes();
     *peak_bytes = stage.device.peak_bytes();

@@ -31,8 +31,8 @@ typedef struct cov_device_lora cov_device_lora;
 // Not in use yet. *lora is NULL on error.
 cov_status cov_device_model_create_lora(cov_device_model* model, const cov_lora_options* options,
                                         cov_device_lora** lora);
-// The same adapters on every replica; gradients are summed over the replicas. COV_UNSUPPORTED for a model of
-// more than one stage.
+// The same adapters on every replica; gradients are summed over the replicas. Each stage has the adapters of its
+// layers; the buffers below are those of the whole model, and so are the norm and the initial values.
 cov_status cov_parallel_model_create_lora(cov_parallel_model* model, const cov_lora_options* options,
                                           cov_device_lora** lora);
 // Stops their use; what was merged stays so. NULL does nothing.
@@ -53,7 +53,7 @@ cov_status cov_device_lora_write(cov_device_lora* lora, int32_t which, uint64_t 
 int64_t cov_device_lora_step_count(const cov_device_lora* lora);
 cov_status cov_device_lora_set_step_count(cov_device_lora* lora, int64_t count);
 
-// Bytes these adapters hold on all devices.
+// Bytes that these adapters hold on all devices.
 uint64_t cov_device_lora_memory_bytes(const cov_device_lora* lora);
 
 // As cov_lora_optimizer_step, cov_lora_merge and cov_lora_unmerge.

@@ -64,7 +64,7 @@ export class DeviceModel extends Trainable implements TrainableModel {
     });
   }
 
-  /** See {@link TrainableModel.createAdapter}; not for layers that are split. */
+  /** See {@link TrainableModel.createAdapter}. */
   createAdapter(options: AdapterOptions): Promise<Adapter> {
     return awaitKernel(() => Adapter.create(this.native, this.shape, options));
   }

@@ -13,7 +13,7 @@ constexpr int32_t kRankMax = 1024;
 
 }  // namespace
 
-LoraPlan::LoraPlan(const Layout& l, const cov_lora_options& options)
+LoraPlan::LoraPlan(const Layout& l, const cov_lora_options& options, int64_t layers_before)
     : rank(options.rank), scale(options.alpha / static_cast<float>(options.rank)) {
   const int64_t query = l.attention.query_width(), kv = l.attention.kv_heads * l.attention.dim;
   struct Whole {
@@ -40,6 +40,8 @@ LoraPlan::LoraPlan(const Layout& l, const cov_lora_options& options)
       if (group.count > 0) groups.push_back(group);
     }
   }
+  floats_before = size / l.layers * layers_before;
+  adapters_before = static_cast<int64_t>(adapters.size()) / l.layers * layers_before;
 }
 
 int64_t LoraPlan::group_at(int64_t offset) const {
@@ -51,7 +53,7 @@ int64_t LoraPlan::group_at(int64_t offset) const {
 
 void LoraPlan::initialise(uint64_t seed, float* parameters) const {
   const uint32_t key[2] = {static_cast<uint32_t>(seed), static_cast<uint32_t>(seed >> 32)};
-  uint32_t matrix = 0;
+  auto matrix = static_cast<uint32_t>(adapters_before);
   for (const Adapter& adapter : adapters) {
     const float bound = 1.0f / std::sqrt(static_cast<float>(adapter.k));
     for (int64_t i = 0; i < rank * adapter.k; ++i) {

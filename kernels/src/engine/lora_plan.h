@@ -28,10 +28,13 @@ struct LoraPlan {
   int32_t rank = 0;
   float scale = 0;  // alpha / rank
   int64_t size = 0;
+  // What layers before those of the layout have of it.
+  int64_t floats_before = 0, adapters_before = 0;
   std::vector<Adapter> adapters;  // by offset
   std::vector<Group> groups;      // by offset
 
-  LoraPlan(const Layout& layout, const cov_lora_options& options);
+  // The layout may be of a slice of a model, which `layers_before` layers precede.
+  LoraPlan(const Layout& layout, const cov_lora_options& options, int64_t layers_before = 0);
   int64_t group_rank(const Group& group) const { return rank * static_cast<int64_t>(group.count); }
   // Index of the group whose matrix is at `offset` of the parameters, or -1.
   int64_t group_at(int64_t offset) const;
