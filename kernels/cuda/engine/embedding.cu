@@ -10,10 +10,17 @@ namespace {
 
 constexpr unsigned kThreads = 256;
 
-__global__ void embed_kernel(const float* embedding, const int32_t* tokens, int64_t d, float* x) {
+template <typename T>
+__global__ void embed_kernel(const T* embedding, const int32_t* tokens, int64_t d, float* x) {
   const int64_t row = blockIdx.x;
-  const float* from = embedding + static_cast<int64_t>(tokens[row]) * d;
-  for (int64_t i = threadIdx.x; i < d; i += blockDim.x) x[row * d + i] = from[i];
+  const T* from = embedding + static_cast<int64_t>(tokens[row]) * d;
+  for (int64_t i = threadIdx.x; i < d; i += blockDim.x) x[row * d + i] = get(from + i);
+}
+
+template <typename T>
+void launch(Stream stream, const T* embedding, const int32_t* tokens, int64_t rows, int64_t d, float* x) {
+  if (rows == 0) return;
+  COVENANT_LAUNCH((embed_kernel<T>), static_cast<unsigned>(rows), kThreads, 0, stream, embedding, tokens, d, x);
 }
 
 __global__ void embed_backward_kernel(const float* dx, const int32_t* tokens, const int32_t* starts,
@@ -47,9 +54,12 @@ TokenBuckets::TokenBuckets(const int32_t* row_tokens, int64_t count)
 
 void embed(Stream stream, const float* embedding, const int32_t* tokens, int64_t rows, int64_t d,
            float* x) {
-  if (rows == 0) return;
-  COVENANT_LAUNCH(embed_kernel, static_cast<unsigned>(rows), kThreads, 0, stream, embedding, tokens,
-                  d, x);
+  launch(stream, embedding, tokens, rows, d, x);
+}
+
+void embed(Stream stream, const uint16_t* embedding, const int32_t* tokens, int64_t rows, int64_t d,
+           float* x) {
+  launch(stream, embedding, tokens, rows, d, x);
 }
 
 void embed_backward(Stream stream, const float* dx, const int32_t* tokens, const int32_t* starts,

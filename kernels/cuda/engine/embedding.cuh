@@ -11,6 +11,9 @@ namespace covenant::cuda {
 // x (rows, d) = embedding (vocab, d)[tokens].
 void embed(Stream stream, const float* embedding, const int32_t* tokens, int64_t rows, int64_t d,
            float* x);
+// From an embedding in bf16.
+void embed(Stream stream, const uint16_t* embedding, const int32_t* tokens, int64_t rows, int64_t d,
+           float* x);
 
 // The rows of each token that occurs: of buckets[i] they are rows[starts[i]] up to
 // rows[starts[i + 1] - 1], ascending.

@@ -13,24 +13,26 @@ constexpr int kThreads = kSide * kSide;
 constexpr int kPadded = kTile + 1;  // columns of a shared row: writes along k hit all banks
 
 // tile[l][i] = x(first + i, k + l), zeros outside.
-__device__ void load_tile(float* tile, const float* x, int64_t x_row, int64_t x_k, int64_t first,
+template <typename T>
+__device__ void load_tile(float* tile, const T* x, int64_t x_row, int64_t x_k, int64_t first,
                           int64_t rows, int64_t from, int64_t k) {
   for (int at = static_cast<int>(threadIdx.x); at < kTile * kDepth; at += kThreads) {
     // Neighbouring threads read neighbouring elements.
     const int i = x_k == 1 ? at / kDepth : at % kTile;
     const int l = x_k == 1 ? at % kDepth : at / kTile;
     const bool inside = first + i < rows && from + l < k;
-    tile[l * kPadded + i] = inside ? x[(first + i) * x_row + (from + l) * x_k] : 0.0f;
+    tile[l * kPadded + i] = inside ? get(x + (first + i) * x_row + (from + l) * x_k) : 0.0f;
   }
 }
 
-__global__ void __launch_bounds__(kThreads) multiply_kernel(Product p) {
+template <typename T>
+__global__ void __launch_bounds__(kThreads) multiply_kernel(Product p, const T* matrix) {
   __shared__ float tile_a[kDepth * kPadded];
   __shared__ float tile_b[kDepth * kPadded];
   const int64_t inner = blockIdx.z % p.inner;
   const int64_t outer = blockIdx.z / p.inner;
   const float* const a = p.a + inner * p.a_batch.inner + outer * p.a_batch.outer;
-  const float* const b = p.b + inner * p.b_batch.inner + outer * p.b_batch.outer;
+  const T* const b = matrix + inner * p.b_batch.inner + outer * p.b_batch.outer;
   const int64_t shift = inner * p.c_batch.inner + outer * p.c_batch.outer;
   const int64_t row = static_cast<int64_t>(blockIdx.y) * kTile;
   const int64_t column = static_cast<int64_t>(blockIdx.x) * kTile;
@@ -74,7 +76,10 @@ void multiply(Stream stream, const Product& p) {
   if (p.m == 0 || p.n == 0) return;
   const dim3 grid(blocks_of(p.n, kTile), blocks_of(p.m, kTile),
                   static_cast<unsigned>(p.inner * p.outer));
-  COVENANT_LAUNCH(multiply_kernel, grid, kThreads, 0, stream, p);
+  if (p.b16 != nullptr)
+    COVENANT_LAUNCH((multiply_kernel<Bf16>), grid, kThreads, 0, stream, p, p.b16);
+  else
+    COVENANT_LAUNCH((multiply_kernel<float>), grid, kThreads, 0, stream, p, p.b);
 }
 
 }  // namespace covenant::cuda

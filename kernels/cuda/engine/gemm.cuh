@@ -27,6 +27,7 @@ struct Product {
   int64_t c_row;
   int64_t inner = 1, outer = 1;
   BatchStride a_batch{}, b_batch{}, c_batch{};
+  const uint16_t* b16 = nullptr;  // B in bf16, in place of b: widened, which is exact
 };
 
 void multiply(Stream stream, const Product& product);

@@ -1,5 +1,6 @@
 // Forward and backward through the decoder layers (src/engine/layers.cc).
 #include "engine/attention.cuh"
+#include "engine/cutter.cuh"
 #include "engine/math.cuh"
 #include "engine/model.cuh"
 #include "engine/rmsnorm.cuh"
@@ -9,26 +10,10 @@
 namespace covenant::cuda {
 namespace {
 
-// Cuts a block of memory into aligned parts; without a block it only counts.
-class Cutter {
- public:
-  explicit Cutter(char* base) : base_(base) {}
-  template <typename T>
-  T* take(int64_t count) {
-    T* const part = base_ == nullptr ? nullptr : reinterpret_cast<T*>(base_ + bytes_);
-    bytes_ += (static_cast<uint64_t>(count) * sizeof(T) + 255) / 256 * 256;
-    return part;
-  }
-  Rows take_rows(Compute compute, int64_t count) {
-    if (compute == Compute::kF32) return {take<float>(count), nullptr};
-    return {nullptr, take<uint16_t>(count)};
-  }
-  uint64_t bytes() const { return bytes_; }
-
- private:
-  char* base_;
-  uint64_t bytes_ = 0;
-};
+Rows take_rows(Cutter& cutter, Compute compute, int64_t count) {
+  if (compute == Compute::kF32) return {cutter.take<float>(count), nullptr};
+  return {nullptr, cutter.take<uint16_t>(count)};
+}
 
 }  // namespace
 
@@ -60,14 +45,14 @@ void Activations::reserve(Device& device, const Layout& l, int64_t rows, bool sh
       layer.lse = cutter.take<float>(rows * l.attention.heads);
       layer.x2 = cutter.take<float>(rows * l.d);
       layer.r2 = cutter.take<float>(rows);
-      layer.n1 = cutter.take_rows(l.compute, rows * l.d);
-      layer.n2 = cutter.take_rows(l.compute, rows * l.d);
+      layer.n1 = take_rows(cutter, l.compute, rows * l.d);
+      layer.n2 = take_rows(cutter, l.compute, rows * l.d);
       layer.attention_rows = l.compute == Compute::kF32
                                  ? Rows{layer.attention, nullptr}
-                                 : cutter.take_rows(l.compute, rows * l.d);
+                                 : take_rows(cutter, l.compute, rows * l.d);
     }
     last = cutter.take<float>(rows * l.d);
-    hidden = cutter.take_rows(l.compute, rows * l.f);
+    hidden = take_rows(cutter, l.compute, rows * l.f);
     return cutter.bytes();
   };
   const uint64_t bytes = cut(Cutter(nullptr));

@@ -56,26 +56,39 @@ void Lora::require_unmerged() const {
 
 void Lora::compose(uint16_t* shadow) {
   if (fresh_) return;
-  Device& device = model_.device();
   if (shadow == nullptr && matrices_.data() == nullptr)
-    matrices_ = Buffer<float>(device, starts_.back());
+    matrices_ = Buffer<float>(model_.device(), starts_.back());
   const float* const base = model_.state(COV_PARAMETERS);
   const float* const p = state(COV_PARAMETERS);
   for (size_t g = 0; g < plan_.groups.size(); ++g) {
     const LoraPlan::Group& group = plan_.groups[g];
-    float* const whole = shadow == nullptr ? matrices_.data() + starts_[g] : nullptr;
-    if (shadow == nullptr)
-      device.copy(whole, base + group.offset, (starts_[g + 1] - starts_[g]) * sizeof(float));
+    if (shadow == nullptr) {
+      compose_group(group, matrices_.data() + starts_[g]);
+      continue;
+    }
     for (size_t i = group.first; i < group.first + group.count; ++i) {
       const LoraPlan::Adapter& m = plan_.adapters[i];
-      const LowRank added = low_rank(plan_, m, p);
-      if (shadow == nullptr)
-        add_low_rank(device.stream(), added, base + m.offset, whole + (m.offset - group.offset));
-      else
-        add_low_rank(device.stream(), added, base + m.offset, shadow + m.offset);
+      add_low_rank(model_.stream(), low_rank(plan_, m, p), base + m.offset, shadow + m.offset);
     }
   }
   fresh_ = true;
+}
+
+void Lora::compose_group(const LoraPlan::Group& group, float* to) {
+  const float* const base = model_.state(COV_PARAMETERS);
+  const float* const p = parameters_.state(COV_PARAMETERS);
+  model_.device().copy(to, base + group.offset, static_cast<uint64_t>(group.n * group.k) * sizeof(float));
+  for (size_t i = group.first; i < group.first + group.count; ++i) {
+    const LoraPlan::Adapter& m = plan_.adapters[i];
+    add_low_rank(model_.stream(), low_rank(plan_, m, p), base + m.offset, to + (m.offset - group.offset));
+  }
+}
+
+bool Lora::compose_matrix(int64_t offset, float* to) {
+  const int64_t found = plan_.group_at(offset);
+  if (found < 0) return false;
+  compose_group(plan_.groups[static_cast<size_t>(found)], to);
+  return true;
 }
 
 const float* Lora::matrix(int64_t offset) const {

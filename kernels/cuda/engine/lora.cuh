@@ -45,6 +45,8 @@ class Lora {
   void compose(uint16_t* shadow);
   // W' in fp32 of the matrix at `offset` of the parameters, as composed last; null where it has no adapter.
   const float* matrix(int64_t offset) const;
+  // W' in fp32 of that matrix, as the parameters are now, into `to`; false where it has no adapter.
+  bool compose_matrix(int64_t offset, float* to);
   // Adds the gradients of the adapters in the matrix at `offset`, given dy (rows, n) and x (rows, k).
   void gradient(int64_t offset, Rows dy, Rows x, int64_t rows);
 
@@ -62,6 +64,7 @@ class Lora {
  private:
   float* state(cov_buffer which) { return parameters_.state(which) + part().local; }
   void add_to_model();
+  void compose_group(const LoraPlan::Group& group, float* to);
 
   Model& model_;
   LoraPlan plan_;

@@ -6,6 +6,9 @@
 // half): a[0] A(g, 2t), a[1] A(g + 8, 2t), a[2] A(g, 2t + 8), a[3] A(g + 8, 2t + 8); b[0] B(2t, g),
 // b[1] B(2t + 8, g); and of D: d[0], d[1] D(g, 2t), d[2], d[3] D(g + 8, 2t).
 //
+// mma_s8: D (16, 8) += A (16, 32) B (32, 8), signed bytes, exact sums of 32 bits. Registers hold fours of
+// neighbouring k where mma_bf16 has pairs: a[0] A(g, 4t), a[1] A(g + 8, 4t), a[2] A(g, 4t + 16), ...
+//
 // load_matrices: four matrices of 8 rows of 8 bf16 from shared memory. Lane i says where row i % 8 of
 // matrix i / 8 lies (16 bytes, aligned); r[j] is (g, 2t), (g, 2t + 1) of matrix j, or transposed (2t, g),
 // (2t + 1, g).
@@ -23,6 +26,14 @@ __device__ __forceinline__ void mma_bf16(float (&d)[4], const uint32_t (&a)[4],
       "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
       "{%0,%1,%2,%3};\n"
       : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+
+__device__ __forceinline__ void mma_s8(int32_t (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
+  asm volatile(
+      "mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
+      "{%0,%1,%2,%3};\n"
+      : "+r"(d[0]), "+r"(d[1]), "+r"(d[2]), "+r"(d[3])
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
 
@@ -57,8 +68,9 @@ __device__ __forceinline__ float fast_exp2(float x) {
 
 #else
 
-// Sums k in ascending order with one rounding each; the hardware's order and rounding are its own.
-inline void mma_bf16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
+// What lanes of a warp hold for one product: lanes[i][0..3] of A, [4..5] of B.
+using ShownLanes = uint32_t (&)[32][6];
+inline ShownLanes show_lanes(const uint32_t (&a)[4], const uint32_t (&b)[2]) {
   static uint32_t shown[32][32][6];  // by warp of the block
   const unsigned thread = threadIdx.x + blockDim.x * (threadIdx.y + blockDim.y * threadIdx.z);
   auto& lanes = shown[thread / 32];
@@ -67,20 +79,37 @@ inline void mma_bf16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[
   for (int i = 0; i < 4; ++i) lanes[lane][i] = a[i];
   for (int i = 0; i < 2; ++i) lanes[lane][4 + i] = b[i];
   __syncwarp();
-  const auto half = [](uint32_t pair, unsigned k) {
-    return __uint_as_float(k % 2 == 0 ? pair << 16 : pair & 0xffff0000u);
-  };
+  return lanes;
+}
+
+// d[i] = add(d[i], the registers of A and B at each of the 8 places along k).
+template <typename Sum, typename Add>
+void emulated_mma(Sum (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], const Add& add) {
+  const ShownLanes lanes = show_lanes(a, b);
+  const unsigned lane = threadIdx.x % 32;
   for (unsigned i = 0; i < 4; ++i) {
     const unsigned row = lane / 4 + i / 2 * 8;
     const unsigned column = lane % 4 * 2 + i % 2;
-    for (unsigned k = 0; k < 16; ++k) {
-      const unsigned t = k % 8 / 2;
-      const uint32_t left = lanes[row % 8 * 4 + t][row / 8 + k / 8 * 2];
-      const uint32_t right = lanes[column * 4 + t][4 + k / 8];
-      d[i] = fmaf(half(left, k), half(right, k), d[i]);
-    }
+    for (unsigned k = 0; k < 8; ++k)
+      d[i] = add(d[i], lanes[row % 8 * 4 + k % 4][row / 8 + k / 4 * 2], lanes[column * 4 + k % 4][4 + k / 4]);
   }
   __syncwarp();
+}
+
+// Sums k in ascending order with one rounding each; the hardware's order and rounding are its own.
+inline void mma_bf16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
+  const auto low = [](uint32_t pair) { return __uint_as_float(pair << 16); };
+  const auto high = [](uint32_t pair) { return __uint_as_float(pair & 0xffff0000u); };
+  emulated_mma(d, a, b, [&](float sum, uint32_t x, uint32_t y) {
+    return fmaf(high(x), high(y), fmaf(low(x), low(y), sum));
+  });
+}
+
+inline void mma_s8(int32_t (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
+  emulated_mma(d, a, b, [](int32_t sum, uint32_t x, uint32_t y) {
+    for (int i = 0; i < 32; i += 8) sum += static_cast<int8_t>(x >> i) * static_cast<int8_t>(y >> i);
+    return sum;
+  });
 }
 
 template <bool kTransposed>

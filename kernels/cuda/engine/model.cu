@@ -96,6 +96,10 @@ void Model::prepare(int64_t length) {
     shadow_fresh_ = true;
   }
   if (lora_ != nullptr && !lora_->merged()) lora_->compose(shadow_.data());
+  prepare_rope(length);
+}
+
+void Model::prepare_rope(int64_t length) {
   if (length <= rope_length_) return;
   const int64_t half = layout_.attention.dim / 2;
   // Computed here as the CPU engine does it, so that both have the same table.

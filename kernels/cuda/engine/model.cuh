@@ -114,11 +114,18 @@ class Model {
 
   // Makes the rotary table cover `length` positions, and bf16 parameters and adapted matrices current.
   void prepare(int64_t length);
+  // The table alone.
+  void prepare_rope(int64_t length);
   const float* cosine() const { return cosine_.data(); }
   const float* sine() const { return sine_.data(); }
 
   // From now on products of bf16 training come from cuBLASLt.
   void use_vendor() { vendor_ = std::make_unique<VendorProducts>(device_); }
+
+  // The matrix at `offset` of the parameters as products read it: in fp32, or of a bf16 model in bf16. Current after
+  // prepare().
+  const float* matrix(int64_t offset);
+  const uint16_t* rounded_matrix(int64_t offset) const { return shadow_.data() + offset; }
 
   // out (rows, n) = residual + X W^T for the (n, k) matrix at `offset` of the parameters. Products that are
   // not for training never come from the vendor.
@@ -185,8 +192,6 @@ class Model {
   // As linear, with results in bf16; `hidden` (may be null) is SwiGLU of them.
   void linear_bf16(const uint16_t* x, int64_t rows, int64_t offset, int64_t n, int64_t k,
                    uint16_t* out, uint16_t* hidden = nullptr);
-  // The matrix at `offset` as products in fp32 read it.
-  const float* matrix(int64_t offset);
   int64_t head_rows() const;
   void backward_group(const Group& group, const Activations& activations, float inverse_temperature,
                       const float* coefficients, float constant, float* log_probs);

@@ -6,8 +6,8 @@
 
 #include "engine/cache.cuh"
 #include "engine/embedding.cuh"
+#include "engine/generation_layers.cuh"
 #include "engine/math.cuh"
-#include "engine/model.cuh"
 #include "generate/replay.h"
 
 namespace covenant::cuda {
@@ -27,6 +27,8 @@ class Replay {
         options_(options),
         share_(share),
         pool_(share.threads()),
+        weights_(model, options.weights, GenerationWeights::Keep::kView),
+        layers_(weights_, rows_of(requests, count)),
         checks_(requests, options.fingerprint, outputs, model.layout().vocab, model.layout().d,
                 model.eps(), pool_.threads()) {
     int64_t longest = 0;
@@ -34,7 +36,7 @@ class Replay {
     if (longest > kCachePositionsMax)
       raise(COV_UNSUPPORTED, "a request of %lld positions; replay on a device takes %lld",
             static_cast<long long>(longest), static_cast<long long>(kCachePositionsMax));
-    model.prepare(longest);
+    model.prepare_rope(longest);
   }
 
   void run() {
@@ -50,8 +52,15 @@ class Replay {
 
  private:
   // Tokens that are fed: the last one of the completion is not.
-  int64_t length_of(int32_t request) const {
-    return int64_t{requests_[request].prompt_length} + requests_[request].completion_length - 1;
+  static int64_t length_of(const cov_replay_request& request) {
+    return int64_t{request.prompt_length} + request.completion_length - 1;
+  }
+  int64_t length_of(int32_t request) const { return length_of(requests_[request]); }
+  // Of one pass, at most.
+  static int64_t rows_of(const cov_replay_request* requests, int32_t count) {
+    int64_t rows = 0;
+    for (int32_t i = 0; i < count && rows < kRows; ++i) rows += length_of(requests[i]);
+    return std::min(rows, kRows);
   }
 
   // Lists the rows of requests [first, result): one request, or several that fit together.
@@ -90,7 +99,6 @@ class Replay {
     Device& device = model_.device();
     const Layout& l = model_.layout();
     const auto count = static_cast<int64_t>(rows);
-    activations_.reserve(device, l, std::min(kRows, count), true, true);
     const Arena::Scope scope(device.scratch());
     const auto put = [&](const int32_t* values, size_t length) {
       auto* const to = device.scratch().take<int32_t>(length);
@@ -107,17 +115,12 @@ class Replay {
       if (expected_[from + i].index != kNoCheck) scored.push_back(static_cast<int32_t>(i));
     }
     const int32_t* const index = put(scored.data(), scored.size());
-    embed(device.stream(), model_.state(COV_PARAMETERS), tokens, count, l.d,
-          activations_.layers[0].x);
-    model_.forward_layers(positions, count, activations_,
-                          [&](int64_t layer, const float* qkv, float* out, float*) {
-                            const CacheLayer cache = {l.attention,
-                                                      cache_.data() + layer * layer_size_,
-                                                      capacity_};
-                            cache_append(device.stream(), cache, qkv, slots, positions, count);
-                            attention_cached(device.stream(), cache, qkv, slots, positions, count,
-                                             longest, out);
-                          });
+    layers_.embed(tokens, count);
+    layers_.forward(positions, count, [&](int64_t layer, const float* qkv, float* out) {
+      const CacheLayer cache = {l.attention, cache_.data() + layer * layer_size_, capacity_};
+      cache_append(device.stream(), cache, qkv, slots, positions, count);
+      attention_cached(device.stream(), cache, qkv, slots, positions, count, longest, out);
+    });
     const size_t chunk = static_cast<size_t>(std::clamp<int64_t>(kLogits / l.vocab, 1, kRows));
     for (size_t at = 0; at < scored.size(); at += chunk)
       check(from, scored.data() + at, index + at, std::min(chunk, scored.size() - at));
@@ -132,12 +135,12 @@ class Replay {
     const auto scored = static_cast<int64_t>(count);
     logits_.resize(count * static_cast<size_t>(l.vocab));
     auto* const logits = device.scratch().take<float>(logits_.size());
-    model_.logits(activations_, index, scored, logits);
+    layers_.logits(index, scored, logits);
     device.download(logits_.data(), logits, logits_.size() * sizeof(float));
     if (checks_.fingerprint().dims() > 0) {
       hidden_.resize(count * static_cast<size_t>(l.d));
       auto* const hidden = device.scratch().take<float>(hidden_.size());
-      embed(device.stream(), activations_.last, index, scored, l.d, hidden);
+      embed(device.stream(), layers_.x(), index, scored, l.d, hidden);
       device.download(hidden_.data(), hidden, hidden_.size() * sizeof(float));
     }
     device.finish();
@@ -157,9 +160,10 @@ class Replay {
   const cov_replay_options& options_;
   const Share& share_;
   ThreadPool pool_;
+  GenerationWeights weights_;
+  GenerationLayers layers_;
   ReplayChecks checks_;
   Buffer<float> cache_;
-  Activations activations_;
   // Of the requests under way, by row.
   std::vector<int32_t> tokens_, positions_, slots_;
   std::vector<ReplayPosition> expected_;  // what the row's logits are checked against
