@@ -76,7 +76,7 @@ void Lora::compose(uint16_t* shadow) {
 
 void Lora::compose_group(const LoraPlan::Group& group, float* to) {
   const float* const base = model_.state(COV_PARAMETERS);
-  const float* const p = parameters_.state(COV_PARAMETERS);
+  const float* const p = state(COV_PARAMETERS);
   model_.device().copy(to, base + group.offset, static_cast<uint64_t>(group.n * group.k) * sizeof(float));
   for (size_t i = group.first; i < group.first + group.count; ++i) {
     const LoraPlan::Adapter& m = plan_.adapters[i];
