@@ -39,6 +39,7 @@ __global__ void score_kernel(HeadRows h, float* logits, Bf16* dz16, const float*
     h.log_probs[row] = static_cast<float>(static_cast<double>(z[target] * scale) - lse);
     h.entropy[row] = static_cast<float>(log_sum - static_cast<double>(product) /
                                                       static_cast<double>(sum));
+    if (h.log_sums != nullptr) h.log_sums[row] = lse;
     if (!(fabs(lse) <= 1.7976931348623157e308)) atomicExch(h.non_finite, 1);
   }
   if constexpr (kBackward) {

@@ -14,6 +14,15 @@ struct HeadRows {
   float* log_probs;
   float* entropy;
   int32_t* non_finite;  // set to 1 when a row's sum is not finite
+  double* log_sums;     // log of the sum of exponentials; null: not wanted
+};
+
+// By scored row, on the device.
+struct HeadResults {
+  float *log_probs, *entropy;
+  int32_t top_count = 0;  // most probable tokens of each row
+  int32_t* top_tokens = nullptr;
+  float* top_log_probs = nullptr;
 };
 
 // z (rows, vocab) is left as it is.

@@ -13,6 +13,7 @@
 #include "engine/model.h"
 #include "engine/operand.cuh"
 #include "engine/parameters.cuh"
+#include "engine/scores.cuh"
 #include "engine/slice.cuh"
 #include "engine/vendor.h"
 #include "runtime/device.h"
@@ -152,11 +153,7 @@ class Model {
   // From dx, the gradient at activations.last, through all layers to the gradient at layers[0].x.
   void backward_layers(const Group& group, const Activations& activations, float* dx);
 
-  // By scored row, on the device.
-  struct HeadResults {
-    float *log_probs, *entropy;
-  };
-  // Final norm, logits and scores; with `backward` also dx += the gradient at activations.last, by
+  // Final norm, logits and scores, the most probable tokens only without `backward`; with it also dx += the gradient at activations.last, by
   // coefficients (scored rows, on the device) or, without them, `constant`.
   void head(const Group& group, const Activations& activations, float inverse_temperature,
             const HeadResults& results, bool backward, const float* coefficients, float constant,
@@ -169,8 +166,8 @@ class Model {
   // AdamW from the gradients, whose norm is `norm`, without waiting for it.
   void apply_gradients(const cov_adamw_options& options, double norm);
 
-  void forward(const cov_batch& batch, const cov_device_forward_options& options,
-               const cov_device_forward_output& output);
+  void forward(const cov_batch& batch, const cov_forward_options& options,
+               const cov_forward_output& output);
   void backward(const float* coefficients, uint64_t count);
   double optimizer_step(const cov_adamw_options& options);
   void train_step(const cov_batch& batch, const cov_adamw_options& options, double* loss,
@@ -208,6 +205,7 @@ class Model {
   int64_t rope_length_ = 0;
   Lora* lora_ = nullptr;
   Buffer<int32_t> non_finite_;
+  Scores scores_;
   Activations activations_;
   std::vector<KeptGroup> kept_;
   uint64_t kept_positions_ = 0;

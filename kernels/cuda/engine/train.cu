@@ -4,12 +4,14 @@
 
 #include "engine/embedding.cuh"
 #include "engine/groups.h"
+#include "engine/head.h"
 #include "engine/head.cuh"
 #include "engine/lora.cuh"
 #include "engine/math.cuh"
 #include "engine/model.cuh"
 #include "engine/optimizer.h"
 #include "engine/rmsnorm.cuh"
+#include "engine/top.cuh"
 
 namespace covenant::cuda {
 namespace {
@@ -85,6 +87,9 @@ void Model::head(const Group& group, const Activations& activations, float inver
   };
   float* const logits = take(chunk * l.vocab);
   float* const r = take(chunk);
+  const bool tops = results.top_count > 0 && !backward;
+  double* const log_sums =
+      tops ? device_.scratch().take<double>(static_cast<uint64_t>(chunk)) : nullptr;
   const Rows normed =
       bf16() ? Rows{nullptr, take16(chunk * l.d)} : Rows{take(chunk * l.d), nullptr};
   const Rows dlogits =
@@ -103,9 +108,16 @@ void Model::head(const Group& group, const Activations& activations, float inver
                         inverse_temperature,
                         results.log_probs + first,
                         results.entropy + first,
-                        non_finite_.data()};
+                        non_finite_.data(),
+                        log_sums};
     if (!backward) {
       score_logits(stream(), h, logits);
+      const int64_t at = first * results.top_count;
+      if (tops)
+        top_tokens(stream(),
+                   {rows, l.vocab, results.top_count, inverse_temperature, log_sums,
+                    results.top_tokens + at, results.top_log_probs + at},
+                   logits);
       continue;
     }
     score_logits_backward(stream(), h, logits, dlogits.bf16,
@@ -117,16 +129,15 @@ void Model::head(const Group& group, const Activations& activations, float inver
   }
 }
 
-void Model::forward(const cov_batch& batch, const cov_device_forward_options& options,
-                    const cov_device_forward_output& output) {
+void Model::forward(const cov_batch& batch, const cov_forward_options& options,
+                    const cov_forward_output& output) {
   drop_kept();
   const int64_t length = batch.sequence_length, count = batch.sequences * length;
   const int64_t each = group_sequences(length);
   const float inverse = 1.0f / (options.temperature == 0.0f ? 1.0f : options.temperature);
   prepare(length);
   clear_non_finite();
-  if (output.log_probs != nullptr) std::fill_n(output.log_probs, count, 0.0f);
-  if (output.entropy != nullptr) std::fill_n(output.entropy, count, 0.0f);
+  clear_forward_output(count, options.top_count, output);
   try {
     for (int64_t first = 0; first < batch.sequences; first += each) {
       KeptGroup one;
@@ -136,20 +147,12 @@ void Model::forward(const cov_batch& batch, const cov_device_forward_options& op
       embed(stream(), state(COV_PARAMETERS), one.group.tokens, one.group.rows(), layout_.d,
             activations.layers[0].x);
       forward_layers(one.group, activations);
-      const Arena::Scope scope(device_.scratch());
-      const uint64_t scored = static_cast<uint64_t>(one.group.scored);
-      float* const log_probs = device_.scratch().take<float>(scored);
-      float* const entropy = device_.scratch().take<float>(scored);
-      head(one.group, activations, inverse, {log_probs, entropy}, false, nullptr, 0.0f, nullptr);
-      std::vector<float> values(2 * scored);
-      device_.download(values.data(), log_probs, scored * sizeof(float));
-      device_.download(values.data() + scored, entropy, scored * sizeof(float));
+      const auto scored = static_cast<uint64_t>(one.group.scored);
+      scores_.reserve(device_, scored, options.top_count);
+      head(one.group, activations, inverse, scores_.from(0), false, nullptr, 0.0f, nullptr);
+      scores_.download(device_, scored);
       check_finite();
-      for (size_t i = 0; i < scored; ++i) {
-        const int64_t place = one.group.places[i];
-        if (output.log_probs != nullptr) output.log_probs[place] = values[i];
-        if (output.entropy != nullptr) output.entropy[place] = values[scored + i];
-      }
+      scores_.place(0, one.group.places, output);
       if (options.keep_activations) kept_.push_back(std::move(one));
     }
   } catch (...) {

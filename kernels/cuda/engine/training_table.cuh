@@ -64,8 +64,8 @@ device::TrainingTable training_table() {
       .state = state_table<Model, model_of>(),
       .lora = lora_table<Model, model_of, Lora, lora_of>(),
       .forward =
-          [](void* handle, const cov_batch* batch, const cov_device_forward_options* options,
-             const cov_device_forward_output* output) {
+          [](void* handle, const cov_batch* batch, const cov_forward_options* options,
+             const cov_forward_output* output) {
             return guard([&] { model_of(handle).forward(*batch, *options, *output); });
           },
       .backward =

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "engine/head.h"
 #include "parallel/parallel_lora.h"
 
 namespace covenant::cuda {
@@ -129,11 +130,11 @@ void ParallelModel::write(cov_buffer which, uint64_t offset, uint64_t count, con
 }
 
 // Each replica gets its share of the sequences.
-void ParallelModel::load(const cov_batch& batch, Pass pass) {
+void ParallelModel::load(const cov_batch& batch, Pass pass, int32_t top_count) {
   const int64_t sequences = batch.sequences, count = static_cast<int64_t>(replicas_.size());
   for (int64_t r = 0; r < count; ++r) {
     const int64_t first = sequences * r / count, after = sequences * (r + 1) / count;
-    replicas_[static_cast<size_t>(r)]->load(batch, first, after - first, pass);
+    replicas_[static_cast<size_t>(r)]->load(batch, first, after - first, pass, top_count);
   }
 }
 
@@ -150,22 +151,21 @@ void ParallelModel::run(Pass pass, float inverse_temperature, const float* coeff
   }
 }
 
-void ParallelModel::collect(float* log_probs, float* entropy) {
-  for (const auto& replica : replicas_) replica->collect(log_probs, entropy);
+void ParallelModel::collect(const cov_forward_output& output) {
+  for (const auto& replica : replicas_) replica->collect(output);
 }
 
-void ParallelModel::forward(const cov_batch& batch, const cov_device_forward_options& options,
-                            const cov_device_forward_output& output) {
+void ParallelModel::forward(const cov_batch& batch, const cov_forward_options& options,
+                            const cov_forward_output& output) {
   const int64_t count = int64_t{batch.sequences} * batch.sequence_length;
   const float inverse = 1.0f / (options.temperature == 0.0f ? 1.0f : options.temperature);
   const Pass pass = options.keep_activations ? Pass::kKeepingForward : Pass::kForward;
   kept_positions_ = 0;
-  if (output.log_probs != nullptr) std::fill_n(output.log_probs, count, 0.0f);
-  if (output.entropy != nullptr) std::fill_n(output.entropy, count, 0.0f);
+  clear_forward_output(count, options.top_count, output);
   attempt(nullptr, [&] {
-    load(batch, pass);
+    load(batch, pass, options.top_count);
     run(pass, inverse, nullptr, 0.0f);
-    collect(output.log_probs, output.entropy);
+    collect(output);
   });
   if (!options.keep_activations) return;
   kept_positions_ = static_cast<uint64_t>(count);
@@ -183,7 +183,7 @@ void ParallelModel::backward(const float* coefficients, uint64_t count) {
   kept_positions_ = 0;
   attempt(trained(), [&] {
     run(Pass::kBackward, kept_inverse_temperature_, coefficients, 0.0f);
-    collect(nullptr, nullptr);
+    collect({});
     for (const auto& replica : replicas_) replica->drop_kept();
   });
 }
@@ -225,7 +225,7 @@ void ParallelModel::train_step(const cov_batch& batch, const cov_adamw_options& 
   attempt(trained(), [&] {
     load(batch, Pass::kTrain);
     run(Pass::kTrain, 1.0f, nullptr, static_cast<float>(-1.0 / static_cast<double>(scored)));
-    collect(log_probs.data(), nullptr);
+    collect({log_probs.data(), nullptr, nullptr, nullptr});
     *norm = lora_ != nullptr ? lora_->step(options) : step(options);
   });
   double sum = 0.0;

@@ -30,8 +30,8 @@ class ParallelModel {
   void read(cov_buffer which, uint64_t offset, uint64_t count, float* values);
   void read_replica(int32_t replica, cov_buffer which, uint64_t offset, uint64_t count, float* values);
   void write(cov_buffer which, uint64_t offset, uint64_t count, const float* values);
-  void forward(const cov_batch& batch, const cov_device_forward_options& options,
-               const cov_device_forward_output& output);
+  void forward(const cov_batch& batch, const cov_forward_options& options,
+               const cov_forward_output& output);
   void backward(const float* coefficients, uint64_t count);
   double optimizer_step(const cov_adamw_options& options);
   void train_step(const cov_batch& batch, const cov_adamw_options& options, double* loss,
@@ -47,9 +47,9 @@ class ParallelModel {
  private:
   friend class ParallelLora;
   void connect_devices(int32_t collectives);
-  void load(const cov_batch& batch, Pass pass);
+  void load(const cov_batch& batch, Pass pass, int32_t top_count = 0);
   void run(Pass pass, float inverse_temperature, const float* coefficients, float constant);
-  void collect(float* log_probs, float* entropy);
+  void collect(const cov_forward_output& output);
   double step(const cov_adamw_options& options);
   void finish();
   void require_open() const;

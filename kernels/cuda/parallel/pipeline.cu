@@ -38,7 +38,8 @@ void Pipeline::set_communicator(std::unique_ptr<Communicator> communicator) {
   communicator_ = std::move(communicator);
 }
 
-void Pipeline::load(const cov_batch& batch, int64_t first, int64_t count, Pass pass) {
+void Pipeline::load(const cov_batch& batch, int64_t first, int64_t count, Pass pass,
+                    int32_t top_count) {
   const int64_t stages = static_cast<int64_t>(stages_.size());
   // In fp32 the groups of a single device, whose bits then come out.
   int64_t each = last().model.group_sequences(batch.sequence_length);
@@ -66,8 +67,7 @@ void Pipeline::load(const cov_batch& batch, int64_t first, int64_t count, Pass p
   }
   Device& device = last().device;
   device.activate();
-  grow(device, log_probs_, score_offsets_.back());
-  grow(device, entropy_, score_offsets_.back());
+  scores_.reserve(device, score_offsets_.back(), top_count);
   if (!remote_embedding()) return;
   grow(device, embedded_, last().row_floats());
   if (pass != Pass::kForward && trains_embedding())
@@ -206,7 +206,7 @@ void Pipeline::score(size_t m, bool backward, float* dx) {
   Stage& stage = last();
   const uint64_t at = score_offsets_[m];
   stage.model.head(stage.groups[m], stage.slot(m).activations, inverse_temperature_,
-                   {log_probs_.data() + at, entropy_.data() + at}, backward,
+                   scores_.from(at), backward,
                    use_coefficients_ ? coefficients_.data() + at : nullptr, constant_, dx);
 }
 
@@ -280,7 +280,7 @@ void Pipeline::add_embedding(size_t m) {
                  owner.model.layout().d, owner.model.state(COV_GRADIENTS));
 }
 
-void Pipeline::collect(float* log_probs, float* entropy) {
+void Pipeline::collect(const cov_forward_output& output) {
   for (const auto& stage : stages_) {
     stage->device.activate();
     stage->side.finish();
@@ -288,19 +288,10 @@ void Pipeline::collect(float* log_probs, float* entropy) {
   }
   Stage& stage = last();
   stage.device.activate();
-  const uint64_t count = score_offsets_.back();
-  std::vector<float> values(2 * count);
-  stage.device.download(values.data(), log_probs_.data(), count * sizeof(float));
-  stage.device.download(values.data() + count, entropy_.data(), count * sizeof(float));
+  scores_.download(stage.device, score_offsets_.back());
   stage.model.check_finite();
-  for (size_t m = 0; m < micro_batches_; ++m) {
-    const std::vector<int64_t>& places = stage.groups[m].places;
-    for (size_t i = 0; i < places.size(); ++i) {
-      const uint64_t at = score_offsets_[m] + i;
-      if (log_probs != nullptr) log_probs[places[i]] = values[at];
-      if (entropy != nullptr) entropy[places[i]] = values[count + at];
-    }
-  }
+  for (size_t m = 0; m < micro_batches_; ++m)
+    scores_.place(score_offsets_[m], stage.groups[m].places, output);
 }
 
 void Pipeline::drop_kept() {
@@ -318,8 +309,8 @@ void Pipeline::drop_memory() {
     stage->gradients.clear();
     stage->device.scratch().shrink();
   }
-  for (Buffer<float>* const buffer :
-       {&log_probs_, &entropy_, &coefficients_, &embedded_, &embedding_gradients_})
+  scores_ = Scores();
+  for (Buffer<float>* const buffer : {&coefficients_, &embedded_, &embedding_gradients_})
     *buffer = Buffer<float>();
   embedding_arrived_.clear();
 }

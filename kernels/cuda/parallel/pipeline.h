@@ -29,13 +29,13 @@ class Pipeline {
 
   // Sequences [first, first + count) of the batch are what the next pass works on: allocates, and copies
   // tokens to the devices.
-  void load(const cov_batch& batch, int64_t first, int64_t count, Pass pass);
+  void load(const cov_batch& batch, int64_t first, int64_t count, Pass pass, int32_t top_count);
   // coefficients: by position of the batch, for kBackward; else `constant` for every scored row.
   void start(Pass pass, float inverse_temperature, const float* coefficients, float constant);
   // Queues what can be queued; false when the pass is complete.
   bool advance();
   // Waits for the pass. By position of the batch; null: not wanted. COV_NON_FINITE.
-  void collect(float* log_probs, float* entropy);
+  void collect(const cov_forward_output& output);
   // Frees what a kept forward holds.
   void drop_kept();
   // Frees all that a pass allocates. Nothing may run.
@@ -67,7 +67,8 @@ class Pipeline {
   bool use_coefficients_ = false;
   // On the last stage: by scored row, micro-batch after micro-batch.
   std::vector<uint64_t> score_offsets_;
-  Buffer<float> log_probs_, entropy_, coefficients_;
+  Scores scores_;
+  Buffer<float> coefficients_;
   // On the last stage, for a tied embedding: rows to send, gradients received.
   Buffer<float> embedded_, embedding_gradients_;
   std::vector<Event> embedding_arrived_;

@@ -47,20 +47,10 @@ cov_status cov_device_model_write(cov_device_model* model, int32_t which, uint64
 int64_t cov_device_model_step_count(const cov_device_model* model);
 cov_status cov_device_model_set_step_count(cov_device_model* model, int64_t count);
 
-typedef struct cov_device_forward_options {
-  int32_t keep_activations;  // 1: cov_device_model_backward may follow
-  float temperature;         // log-probs are of softmax(z / temperature); 0 means 1
-} cov_device_forward_options;
-
-// By position; either may be NULL. Positions not scored get 0.
-typedef struct cov_device_forward_output {
-  float* log_probs;
-  float* entropy;
-} cov_device_forward_output;
-
+// As cov_model_forward.
 cov_status cov_device_model_forward(cov_device_model* model, const cov_batch* batch,
-                                    const cov_device_forward_options* options,
-                                    const cov_device_forward_output* output);
+                                    const cov_forward_options* options,
+                                    const cov_forward_output* output);
 
 // As cov_model_backward, cov_model_optimizer_step and cov_model_train_step.
 cov_status cov_device_model_backward(cov_device_model* model, const float* coefficients,

@@ -74,8 +74,8 @@ cov_status cov_parallel_model_set_step_count(cov_parallel_model* model, int64_t 
 
 // As the calls of cov_device_model. A batch is spread by whole sequences, in order; a replica may get none.
 cov_status cov_parallel_model_forward(cov_parallel_model* model, const cov_batch* batch,
-                                      const cov_device_forward_options* options,
-                                      const cov_device_forward_output* output);
+                                      const cov_forward_options* options,
+                                      const cov_forward_output* output);
 cov_status cov_parallel_model_backward(cov_parallel_model* model, const float* coefficients,
                                        uint64_t count);
 cov_status cov_parallel_model_optimizer_step(cov_parallel_model* model,

@@ -108,11 +108,7 @@ class OnDevices : public ModelCalls {
   }
   cov_status forward(const cov_batch& batch, const cov_forward_options& options,
                      const cov_forward_output& output) override {
-    if (options.top_count > 0)
-      return cov_error(COV_UNSUPPORTED, "on a device, forward reports no most probable tokens");
-    const cov_device_forward_options how{options.keep_activations, options.temperature};
-    const cov_device_forward_output to{output.log_probs, output.entropy};
-    return Api::forward(model_, &batch, &how, &to);
+    return Api::forward(model_, &batch, &options, &output);
   }
   cov_status backward(const float* coefficients, uint64_t count) override {
     return Api::backward(model_, coefficients, count);

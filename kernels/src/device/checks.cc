@@ -2,8 +2,9 @@
 
 #include <cmath>
 
-#include "engine/optimizer.h"
+#include "engine/head.h"
 #include "engine/model.h"
+#include "engine/optimizer.h"
 
 namespace covenant::device {
 
@@ -45,14 +46,14 @@ cov_status check_adamw(const cov_adamw_options* options) {
   });
 }
 
-cov_status check_forward(const cov_device_forward_options* options,
-                         const cov_device_forward_output* output) {
+cov_status check_forward(const cov_model_shape& shape, const cov_forward_options* options,
+                         const cov_forward_output* output) {
   if (options == nullptr || output == nullptr)
     return cov_error(COV_INVALID_ARGUMENT, "options and output must be given");
-  const float t = options->temperature;
-  if (t != 0.0f && !(t >= 1e-4f && t <= 1e4f))
-    return cov_error(COV_INVALID_ARGUMENT, "temperature must be in [1e-4, 1e4]");
-  return cov_ok();
+  return guarded([&] {
+    check_forward_options(shape, *options);
+    return cov_ok();
+  });
 }
 
 cov_status check_coefficients(const float* coefficients, uint64_t count) {

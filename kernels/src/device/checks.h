@@ -10,8 +10,8 @@ cov_status check_batch(const cov_model_shape& shape, const cov_batch* batch);
 cov_status check_range(uint64_t parameters, int32_t which, uint64_t offset, uint64_t count,
                        const float* values);
 cov_status check_adamw(const cov_adamw_options* options);
-cov_status check_forward(const cov_device_forward_options* options,
-                         const cov_device_forward_output* output);
+cov_status check_forward(const cov_model_shape& shape, const cov_forward_options* options,
+                         const cov_forward_output* output);
 cov_status check_coefficients(const float* coefficients, uint64_t count);
 
 }  // namespace covenant::device

@@ -66,8 +66,8 @@ cov_status cov_device_model_set_step_count(cov_device_model* model, int64_t coun
 }
 
 cov_status cov_device_model_forward(cov_device_model* model, const cov_batch* batch,
-                                    const cov_device_forward_options* options,
-                                    const cov_device_forward_output* output) {
+                                    const cov_forward_options* options,
+                                    const cov_forward_output* output) {
   return forward(model, batch, options, output);
 }
 

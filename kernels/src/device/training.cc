@@ -48,11 +48,11 @@ cov_status optimizer_step(Trained* trained, const cov_adamw_options* options, fl
 }
 
 cov_status forward(TrainingModel* model, const cov_batch* batch,
-                   const cov_device_forward_options* options,
-                   const cov_device_forward_output* output) {
+                   const cov_forward_options* options,
+                   const cov_forward_output* output) {
   if (model == nullptr) return no_model();
   cov_status status = check_batch(model->shape, batch);
-  if (status.code == COV_OK) status = check_forward(options, output);
+  if (status.code == COV_OK) status = check_forward(model->shape, options, output);
   if (status.code != COV_OK) return status;
   return model->training->forward(model->handle, batch, options, output);
 }

@@ -44,8 +44,8 @@ int64_t step_count(const Trained* trained);
 cov_status set_step_count(Trained* trained, int64_t count);
 cov_status optimizer_step(Trained* trained, const cov_adamw_options* options, float* gradient_norm);
 cov_status forward(TrainingModel* model, const cov_batch* batch,
-                   const cov_device_forward_options* options,
-                   const cov_device_forward_output* output);
+                   const cov_forward_options* options,
+                   const cov_forward_output* output);
 cov_status backward(TrainingModel* model, const float* coefficients, uint64_t count);
 cov_status train_step(TrainingModel* model, const cov_batch* batch,
                       const cov_adamw_options* options, double* loss, float* gradient_norm);

@@ -30,8 +30,8 @@ struct TrainingTable {
   StateTable state;
   LoraTable lora;
   cov_status (*forward)(void* model, const cov_batch* batch,
-                        const cov_device_forward_options* options,
-                        const cov_device_forward_output* output);
+                        const cov_forward_options* options,
+                        const cov_forward_output* output);
   cov_status (*backward)(void* model, const float* coefficients, uint64_t count);
   cov_status (*train_step)(void* model, const cov_batch* batch, const cov_adamw_options* options,
                            double* loss, double* norm);

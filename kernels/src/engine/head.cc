@@ -224,4 +224,22 @@ void top_log_probs(const float* logits, int64_t vocab, double lse, float inverse
   }
 }
 
+void check_forward_options(const cov_model_shape& shape, const cov_forward_options& options) {
+  if (options.top_count < 0 || options.top_count > std::min(256, shape.vocab_size))
+    throw Failure{cov_error(COV_INVALID_ARGUMENT,
+                            "top_count is %d, must be in [0, min(256, vocabulary)]",
+                            options.top_count)};
+  const float temperature = options.temperature;
+  if (temperature != 0.0f && !(temperature >= 1e-4f && temperature <= 1e4f))
+    throw Failure{cov_error(COV_INVALID_ARGUMENT, "temperature must be in [1e-4, 1e4]")};
+}
+
+void clear_forward_output(int64_t positions, int32_t top_count, const cov_forward_output& output) {
+  if (output.log_probs != nullptr) std::fill_n(output.log_probs, positions, 0.0f);
+  if (output.entropy != nullptr) std::fill_n(output.entropy, positions, 0.0f);
+  if (output.top_tokens != nullptr) std::fill_n(output.top_tokens, positions * top_count, -1);
+  if (output.top_log_probs != nullptr)
+    std::fill_n(output.top_log_probs, positions * top_count, 0.0f);
+}
+
 }  // namespace covenant

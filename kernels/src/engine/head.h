@@ -49,6 +49,11 @@ void head(cov_model& model, const float* last, const std::vector<HeadRow>& rows,
 void top_log_probs(const float* logits, int64_t vocab, double lse, float inverse_temperature,
                    int32_t count, std::vector<int32_t>& order, int32_t* tokens, float* log_probs);
 
+// Throws Failure unless the options are in their ranges.
+void check_forward_options(const cov_model_shape& shape, const cov_forward_options& options);
+// What positions that are not scored get: 0, 0, -1 and 0.
+void clear_forward_output(int64_t positions, int32_t top_count, const cov_forward_output& output);
+
 // Natural logarithm by IEEE operations only; the argument is a normal positive number.
 double exact_log(double x);
 

@@ -90,19 +90,11 @@ void backward_group(cov_model& model, const int32_t* tokens, const GroupRows& ro
 
 cov_status forward(cov_model& model, const cov_batch& batch, const cov_forward_options& options,
                    const cov_forward_output& output) {
-  if (options.top_count < 0 || options.top_count > std::min(256, model.shape.vocab_size))
-    return cov_error(COV_INVALID_ARGUMENT, "top_count is %d, must be in [0, min(256, vocabulary)]",
-                     options.top_count);
+  check_forward_options(model.shape, options);
   const float temperature = options.temperature == 0.0f ? 1.0f : options.temperature;
-  if (!(temperature >= 1e-4f && temperature <= 1e4f))
-    return cov_error(COV_INVALID_ARGUMENT, "temperature must be in [1e-4, 1e4]");
   const Groups groups(batch.sequences, batch.sequence_length);
   const int64_t count = groups.sequences * groups.length;
-  if (output.log_probs != nullptr) std::fill_n(output.log_probs, count, 0.0f);
-  if (output.entropy != nullptr) std::fill_n(output.entropy, count, 0.0f);
-  if (output.top_tokens != nullptr) std::fill_n(output.top_tokens, count * options.top_count, -1);
-  if (output.top_log_probs != nullptr)
-    std::fill_n(output.top_log_probs, count * options.top_count, 0.0f);
+  clear_forward_output(count, options.top_count, output);
   KeptForward& kept = model.kept;
   kept.valid = false;
   const HeadOutput head_output{output.log_probs,     output.entropy,    output.top_tokens,

@@ -65,8 +65,8 @@ std::vector<float> forward(cov_model* model, const cov_batch& batch, size_t coun
 
 std::vector<float> forward(cov_device_model* model, const cov_batch& batch, size_t count) {
   std::vector<float> log_probs(count);
-  const cov_device_forward_options options = {1, 0.8f};
-  const cov_device_forward_output output = {log_probs.data(), nullptr};
+  const cov_forward_options options = {1, 0, 0.8f};
+  const cov_forward_output output = {log_probs.data(), nullptr, nullptr, nullptr};
   CHECK_OK(cov_device_model_forward(model, &batch, &options, &output));
   return log_probs;
 }

@@ -47,6 +47,29 @@ struct TestBatch {
   }
 };
 
+// What a forward says of each position, with the `tops` most probable tokens.
+struct ForwardResults {
+  std::vector<float> log_probs, entropy, top_log_probs;
+  std::vector<int32_t> top_tokens;
+  ForwardResults(size_t positions, int32_t tops)
+      : log_probs(positions),
+        entropy(positions),
+        top_log_probs(positions * static_cast<size_t>(tops)),
+        top_tokens(top_log_probs.size()) {}
+  cov_forward_output output() {
+    return {log_probs.data(), entropy.data(), top_tokens.data(), top_log_probs.data()};
+  }
+};
+
+inline void check_same(const ForwardResults& found, const ForwardResults& expected) {
+  const size_t bytes = expected.log_probs.size() * sizeof(float);
+  CHECK_SAME(found.log_probs.data(), expected.log_probs.data(), bytes);
+  CHECK_SAME(found.entropy.data(), expected.entropy.data(), bytes);
+  CHECK(found.top_tokens == expected.top_tokens);
+  const size_t tops = expected.top_log_probs.size() * sizeof(float);
+  CHECK_SAME(found.top_log_probs.data(), expected.top_log_probs.data(), tops);
+}
+
 // Largest difference, relative to the largest expected magnitude.
 inline double difference(const std::vector<float>& found, const float* expected) {
   double largest = 0.0, magnitude = 1e-30;

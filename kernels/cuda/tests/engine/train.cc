@@ -24,18 +24,29 @@ const Case kCases[] = {
     {{11, 132, 8, 1, 1, 1, 16, 1, 10000.0, 1e-5}, 2, 5},
 };
 
+// The most probable tokens are those of the logits that the targets' log-probs come from.
+void tops_agree(const ForwardResults& found, const TestBatch& batch, int32_t tops) {
+  for (size_t i = 0; i < batch.targets.size(); ++i) {
+    if (batch.targets[i] < 0) continue;
+    const size_t first = i * static_cast<size_t>(tops), after = first + static_cast<size_t>(tops);
+    CHECK(found.top_log_probs[first] >= found.log_probs[i]);
+    for (size_t at = first; at < after; ++at) {
+      if (at > first) CHECK(found.top_log_probs[at] <= found.top_log_probs[at - 1]);
+      if (found.top_tokens[at] == batch.targets[i]) CHECK(found.top_log_probs[at] == found.log_probs[i]);
+    }
+  }
+}
+
 void forward_case(cov_device* device, const Case& c, int32_t compute) {
   const std::vector<float> parameters = lively_parameters(c.shape, 11);
   const TestModel cpu(c.shape, parameters, 1, 0, compute);
   const DeviceModel gpu(device, c.shape, parameters, compute);
   const TestBatch batch(c.shape, c.sequences, c.length, 5);
   const size_t count = batch.tokens.size();
-  std::vector<float> expected(count), expected_entropy(count), found(count), found_entropy(count);
-  const cov_forward_options cpu_options = {1, 0, 0.7f};
-  const cov_forward_output cpu_output = {expected.data(), expected_entropy.data(), nullptr, nullptr};
-  const cov_device_forward_options options = {1, 0.7f};
-  const cov_device_forward_output output = {found.data(), found_entropy.data()};
-  CHECK_OK(cov_model_forward(cpu, &batch.batch, &cpu_options, &cpu_output));
+  const cov_forward_options options = {1, std::min(9, c.shape.vocab_size), 0.7f};
+  ForwardResults expected(count, options.top_count), found(count, options.top_count);
+  const cov_forward_output cpu_output = expected.output(), output = found.output();
+  CHECK_OK(cov_model_forward(cpu, &batch.batch, &options, &cpu_output));
   CHECK_OK(cov_device_model_forward(gpu, &batch.batch, &options, &output));
   const std::vector<float> coefficients = Numbers(9).floats(static_cast<int64_t>(count));
   CHECK_OK(cov_model_backward(cpu, coefficients.data(), count));
@@ -44,22 +55,22 @@ void forward_case(cov_device* device, const Case& c, int32_t compute) {
   const std::vector<float> gradients = gpu.read(COV_GRADIENTS);
   const float* const wanted = cpu.buffer(COV_GRADIENTS);
   if (compute == COV_COMPUTE_F32) {
-    CHECK_SAME(found.data(), expected.data(), count * sizeof(float));
-    CHECK_SAME(found_entropy.data(), expected_entropy.data(), count * sizeof(float));
+    check_same(found, expected);
     CHECK_SAME(gradients.data(), wanted, gradients.size() * sizeof(float));
   } else {
     const TestModel exact(c.shape, parameters);
     std::vector<float> log_probs(count), entropy(count);
     const cov_forward_output exact_output = {log_probs.data(), entropy.data(), nullptr, nullptr};
-    CHECK_OK(cov_model_forward(exact, &batch.batch, &cpu_options, &exact_output));
+    CHECK_OK(cov_model_forward(exact, &batch.batch, &options, &exact_output));
     CHECK_OK(cov_model_backward(exact, coefficients.data(), count));
     const auto check = [](const std::vector<float>& device_result, const std::vector<float>& cpu_result,
                           const float* target) {
       const double usual = difference(cpu_result, target);
       CHECK_NEAR(difference(device_result, target), 0, 2 * usual + 0.01);
     };
-    check(found, expected, log_probs.data());
-    check(found_entropy, expected_entropy, entropy.data());
+    check(found.log_probs, expected.log_probs, log_probs.data());
+    check(found.entropy, expected.entropy, entropy.data());
+    tops_agree(found, batch, options.top_count);
     check(gradients, {wanted, wanted + gradients.size()}, exact.buffer(COV_GRADIENTS));
   }
 }
@@ -109,12 +120,12 @@ void batch_invariance(cov_device* device) {
   const DeviceModel gpu(device, shape, lively_parameters(shape, 4), COV_COMPUTE_BF16);
   const TestBatch batch(shape, 3, 9, 31);
   std::vector<float> all(27), one(9);
-  const cov_device_forward_options options = {0, 1.0f};
-  const cov_device_forward_output all_output = {all.data(), nullptr};
+  const cov_forward_options options = {0, 0, 1.0f};
+  const cov_forward_output all_output = {all.data(), nullptr, nullptr, nullptr};
   CHECK_OK(cov_device_model_forward(gpu, &batch.batch, &options, &all_output));
   for (size_t s = 0; s < 3; ++s) {
     const cov_batch alone = {batch.tokens.data() + 9 * s, batch.targets.data() + 9 * s, 1, 9};
-    const cov_device_forward_output output = {one.data(), nullptr};
+    const cov_forward_output output = {one.data(), nullptr, nullptr, nullptr};
     CHECK_OK(cov_device_model_forward(gpu, &alone, &options, &output));
     CHECK_SAME(one.data(), all.data() + 9 * s, 9 * sizeof(float));
   }

@@ -30,9 +30,9 @@ void compare(cov_device* device) {
   double losses[2] = {};
   for (int i = 0; i < 2; ++i) {
     const DeviceModel model(device, kShape, parameters, i == 0 ? COV_COMPUTE_BF16 : kVendor);
-    const cov_device_forward_options options = {1, 1.0f};
+    const cov_forward_options options = {1, 0, 1.0f};
     log_probs[i].resize(batch.tokens.size());
-    const cov_device_forward_output output = {log_probs[i].data(), nullptr};
+    const cov_forward_output output = {log_probs[i].data(), nullptr, nullptr, nullptr};
     CHECK_OK(cov_device_model_forward(model, &batch.batch, &options, &output));
     const std::vector<float> coefficients(batch.tokens.size(), -0.04f);
     CHECK_OK(cov_device_model_backward(model, coefficients.data(), coefficients.size()));

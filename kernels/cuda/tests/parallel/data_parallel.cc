@@ -91,14 +91,13 @@ void gradients(const cov_model_shape& shape) {
   const TestBatch batch(shape, 5, 9, 5);
   const size_t count = batch.tokens.size();
   const std::vector<float> coefficients = Numbers(9).floats(static_cast<int64_t>(count));
-  const cov_device_forward_options options = {1, 0.9f};
-  std::vector<float> expected(count), found(count);
-  const cov_device_forward_output expected_output = {expected.data(), nullptr};
-  const cov_device_forward_output output = {found.data(), nullptr};
+  const cov_forward_options options = {1, 4, 0.9f};
+  ForwardResults expected(count, options.top_count), found(count, options.top_count);
+  const cov_forward_output expected_output = expected.output(), output = found.output();
   for (int round = 0; round < 2; ++round) {
     CHECK_OK(cov_device_model_forward(one, &batch.batch, &options, &expected_output));
     CHECK_OK(cov_parallel_model_forward(two, &batch.batch, &options, &output));
-    CHECK_SAME(found.data(), expected.data(), count * sizeof(float));
+    check_same(found, expected);
     CHECK_OK(cov_device_model_backward(one, coefficients.data(), count));
     CHECK_OK(cov_parallel_model_backward(two, coefficients.data(), count));
     const std::vector<float> wanted = one.read(COV_GRADIENTS);

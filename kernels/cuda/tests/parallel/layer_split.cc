@@ -38,17 +38,14 @@ void passes(const cov_model_shape& shape, int32_t stages) {
   const ParallelModel gpus(stages, shape, parameters, {stages, COV_COMPUTE_F32, 0, 0});
   const TestBatch batch(shape, 33, 32, 5);  // two groups
   const size_t count = batch.tokens.size();
-  std::vector<float> expected(count), expected_entropy(count), found(count), found_entropy(count);
-  const cov_forward_output cpu_output = {expected.data(), expected_entropy.data(), nullptr, nullptr};
-  const cov_device_forward_output output = {found.data(), found_entropy.data()};
+  ForwardResults expected(count, 3), found(count, 3);
+  const cov_forward_output cpu_output = expected.output(), output = found.output();
   const std::vector<float> coefficients = Numbers(9).floats(static_cast<int64_t>(count));
   for (int round = 0; round < 2; ++round) {
-    const cov_forward_options cpu_options = {1, 0, 0.7f};
-    const cov_device_forward_options options = {1, 0.7f};
-    CHECK_OK(cov_model_forward(cpu, &batch.batch, &cpu_options, &cpu_output));
+    const cov_forward_options options = {1, 3, 0.7f};
+    CHECK_OK(cov_model_forward(cpu, &batch.batch, &options, &cpu_output));
     CHECK_OK(cov_parallel_model_forward(gpus, &batch.batch, &options, &output));
-    CHECK_SAME(found.data(), expected.data(), count * sizeof(float));
-    CHECK_SAME(found_entropy.data(), expected_entropy.data(), count * sizeof(float));
+    check_same(found, expected);
     CHECK_OK(cov_model_backward(cpu, coefficients.data(), count));
     CHECK_OK(cov_parallel_model_backward(gpus, coefficients.data(), count));
     CHECK_CODE(cov_parallel_model_backward(gpus, coefficients.data(), count),
@@ -60,12 +57,10 @@ void passes(const cov_model_shape& shape, int32_t stages) {
   CHECK_OK(cov_parallel_model_optimizer_step(gpus, &kAdamw, &found_norm));
   CHECK(found_norm == expected_norm);
   same_buffers(gpus, cpu);
-  std::fill(found.begin(), found.end(), 0.0f);
-  const cov_device_forward_options plain = {0, 0.0f};
-  const cov_forward_options cpu_plain = {0, 0, 0.0f};
-  CHECK_OK(cov_model_forward(cpu, &batch.batch, &cpu_plain, &cpu_output));
+  const cov_forward_options plain = {0, 3, 0.0f};
+  CHECK_OK(cov_model_forward(cpu, &batch.batch, &plain, &cpu_output));
   CHECK_OK(cov_parallel_model_forward(gpus, &batch.batch, &plain, &output));
-  CHECK_SAME(found.data(), expected.data(), count * sizeof(float));
+  check_same(found, expected);
 }
 
 // bf16 in many micro-batches: near a single device, and the same bits on a rerun.

@@ -37,11 +37,10 @@ void passes(const Case& c, const TestModel& cpu, const CpuAdapters& expected, co
   const size_t count = batch.tokens.size();
   const std::vector<float> coefficients = Numbers(7).floats(static_cast<int64_t>(count));
   std::vector<float> log_probs(count), cpu_log_probs(count);
-  const cov_forward_options cpu_keep = {1, 0, 1.0f};
   const cov_forward_output cpu_output = {cpu_log_probs.data(), nullptr, nullptr, nullptr};
-  const cov_device_forward_options keep = {1, 1.0f};
-  const cov_device_forward_output output = {log_probs.data(), nullptr};
-  CHECK_OK(cov_model_forward(cpu, &batch.batch, &cpu_keep, &cpu_output));
+  const cov_forward_options keep = {1, 0, 1.0f};
+  const cov_forward_output output = {log_probs.data(), nullptr, nullptr, nullptr};
+  CHECK_OK(cov_model_forward(cpu, &batch.batch, &keep, &cpu_output));
   CHECK_OK(cov_parallel_model_forward(model, &batch.batch, &keep, &output));
   CHECK(log_probs == cpu_log_probs);  // sequences do not meet
   CHECK_OK(cov_model_backward(cpu, coefficients.data(), count));
