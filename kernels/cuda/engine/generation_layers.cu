@@ -4,6 +4,7 @@
 
 #include "engine/gemm_f32_few.cuh"
 #include "engine/gemm_int8.cuh"
+#include "engine/optimizer.cuh"
 #include "engine/quantise.cuh"
 #include "engine/rmsnorm.cuh"
 #include "engine/rope.cuh"
@@ -27,20 +28,14 @@ void multiply_f32(Stream stream, const GenerationMatrix& w, const float* x, int6
 
 GenerationLayers::GenerationLayers(const GenerationWeights& weights, int64_t rows)
     : weights_(weights), model_(weights.model()), rows_max_(rows) {
-  reserve();
-}
-
-void GenerationLayers::reserve() {
   const Layout& l = model_.layout();
   const Form form = weights_.form();
-  const int64_t rows = rows_max_;
   const auto cut = [&](Cutter cutter) {
     const auto take_rows = [&](int64_t count) {
       if (form == Form::kTensor) return Rows{nullptr, cutter.take<uint16_t>(count)};
       return Rows{cutter.take<float>(count), nullptr};
     };
     x_ = cutter.take<float>(rows * l.d);
-    root_ = cutter.take<float>(rows);
     qkv_ = cutter.take<float>(rows * l.attention.width());
     attention_ = cutter.take<float>(rows * l.d);
     gate_up_ = cutter.take<float>(rows * 2 * l.f);
@@ -57,17 +52,41 @@ void GenerationLayers::reserve() {
   cut(Cutter(data_.data()));
 }
 
-void GenerationLayers::normalise(const int32_t* index, const float* gain, int64_t rows) {
-  rmsnorm(model_.stream(), x_, index, gain, model_.eps(), rows, model_.layout().d, normed_, root_);
+Rows GenerationLayers::normalise(const int32_t* index, const float* gain, int64_t rows) {
+  const int64_t d = model_.layout().d;
+  if (weights_.form() == Form::kInt8)
+    rmsnorm_quantise(model_.stream(), x_, index, gain, model_.eps(), rows, d, normed_.f32, bytes_, scales_);
+  else
+    rmsnorm(model_.stream(), x_, index, gain, model_.eps(), rows, d, normed_, nullptr);
+  return normed_;
+}
+
+Rows GenerationLayers::attended(int64_t rows) {
+  const int64_t d = model_.layout().d;
+  if (weights_.form() == Form::kInt8) quantise(model_.stream(), attention_, rows, d, bytes_, scales_);
+  if (weights_.form() == Form::kTensor) to_bf16(model_.stream(), attention_, rows * d, attended_.bf16);
+  return attended_;
+}
+
+Rows GenerationLayers::gated(int64_t rows) {
+  const int64_t f = model_.layout().f;
+  if (weights_.form() == Form::kInt8)
+    swiglu_quantise(model_.stream(), gate_up_, rows, f, hidden_.f32, bytes_, scales_);
+  else
+    swiglu(model_.stream(), gate_up_, rows, f, hidden_);
+  return hidden_;
 }
 
 void GenerationLayers::multiply(const GenerationMatrix& w, Rows x, int64_t rows, const float* init, float* out) {
   const Stream stream = model_.stream();
-  if (weights_.form() == Form::kTensor)
-    return cuda::multiply(stream, ProductBf16{rows, w.n, w.k, {x.bf16, w.k, true}, {w.bf16, w.k, true}, init, out});
-  if (weights_.form() != Form::kInt8) return multiply_f32(stream, w, x.f32, rows, init, out);
-  quantise(stream, x.f32, rows, w.k, bytes_, scales_);
-  cuda::multiply(stream, ProductInt8{rows, w.n, w.k, int8_stride(w.k), bytes_, scales_, w.int8, w.scales, init, out});
+  switch (weights_.form()) {
+    case Form::kTensor:
+      return cuda::multiply(stream, ProductBf16{rows, w.n, w.k, {x.bf16, w.k, true}, {w.bf16, w.k, true}, init, out});
+    case Form::kInt8:
+      return cuda::multiply(
+          stream, ProductInt8{rows, w.n, w.k, int8_stride(w.k), bytes_, scales_, w.int8, w.scales, init, out});
+    default: return multiply_f32(stream, w, x.f32, rows, init, out);
+  }
 }
 
 void GenerationLayers::forward(const int32_t* positions, int64_t rows, const Attend& attend) {
@@ -75,23 +94,18 @@ void GenerationLayers::forward(const int32_t* positions, int64_t rows, const Att
   const Stream stream = model_.stream();
   for (int64_t i = 0; i < l.layers; ++i) {
     const GenerationWeights::Layer& layer = weights_.layer(i);
-    normalise(nullptr, layer.norm1, rows);
-    multiply(layer.qkv, normed_, rows, nullptr, qkv_);
+    multiply(layer.qkv, normalise(nullptr, layer.norm1, rows), rows, nullptr, qkv_);
     rope(stream, qkv_, positions, model_.cosine(), model_.sine(), rows, l.attention.width(),
          l.attention.heads + l.attention.kv_heads, l.attention.dim, false);
     attend(i, qkv_, attention_);
-    if (weights_.form() == Form::kTensor) to_bf16(stream, attention_, rows * l.d, attended_.bf16);
-    multiply(layer.o, attended_, rows, x_, x_);
-    normalise(nullptr, layer.norm2, rows);
-    multiply(layer.gate_up, normed_, rows, nullptr, gate_up_);
-    swiglu(stream, gate_up_, rows, l.f, hidden_);
-    multiply(layer.down, hidden_, rows, x_, x_);
+    multiply(layer.o, attended(rows), rows, x_, x_);
+    multiply(layer.gate_up, normalise(nullptr, layer.norm2, rows), rows, nullptr, gate_up_);
+    multiply(layer.down, gated(rows), rows, x_, x_);
   }
 }
 
 void GenerationLayers::logits(const int32_t* index, int64_t rows, float* out) {
-  normalise(index, weights_.final_norm(), rows);
-  multiply(weights_.head(), normed_, rows, nullptr, out);
+  multiply(weights_.head(), normalise(index, weights_.final_norm(), rows), rows, nullptr, out);
 }
 
 }  // namespace covenant::cuda

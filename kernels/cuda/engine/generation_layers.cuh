@@ -34,17 +34,19 @@ class GenerationLayers {
   void logits(const int32_t* index, int64_t rows, float* out);
 
  private:
-  void reserve();
-  void normalise(const int32_t* index, const float* gain, int64_t rows);
+  // What products read, made of x, of the attention or of (gate | up). With int8 weights that is bytes_.
+  Rows normalise(const int32_t* index, const float* gain, int64_t rows);
+  Rows attended(int64_t rows);
+  Rows gated(int64_t rows);
   void multiply(const GenerationMatrix& w, Rows x, int64_t rows, const float* init, float* out);
 
   const GenerationWeights& weights_;
   Model& model_;
   int64_t rows_max_;
   Buffer<char> data_;
-  float *x_ = nullptr, *root_ = nullptr, *qkv_ = nullptr, *attention_ = nullptr, *gate_up_ = nullptr;
-  Rows normed_, attended_, hidden_;  // what products read, or are quantised from
-  int8_t* bytes_ = nullptr;          // of int8: what the product under way reads
+  float *x_ = nullptr, *qkv_ = nullptr, *attention_ = nullptr, *gate_up_ = nullptr;
+  Rows normed_, attended_, hidden_;
+  int8_t* bytes_ = nullptr;  // what the product under way reads
   float* scales_ = nullptr;
 };
 

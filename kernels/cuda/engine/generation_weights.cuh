@@ -54,7 +54,7 @@ class GenerationWeights {
   int32_t type() const { return type_; }
   Form form() const { return form_; }
   // Whether keys and values are kept in bf16.
-  bool bf16_cache() const { return type_ != COV_WEIGHTS_F32; }
+  bool bf16_pages() const { return type_ != COV_WEIGHTS_F32; }
   // Of the memory they hold by themselves.
   uint64_t bytes() const { return data_.bytes(); }
 

@@ -1,6 +1,7 @@
 #include "engine/rmsnorm.cuh"
 
 #include "engine/math.cuh"
+#include "engine/rmsnorm_row.cuh"
 
 namespace covenant::cuda {
 namespace {
@@ -18,7 +19,18 @@ __global__ void rmsnorm_kernel(const float* x, const int32_t* index, const float
   if (!live) return;
   const float scale = 1.0f / sqrtf(sum / static_cast<float>(d) + eps);
   for (int64_t i = threadIdx.x % kHalf; i < d; i += kHalf) put(y + row * d + i, in[i] * scale * gain[i]);
-  if (threadIdx.x % kHalf == 0) r[row] = scale;
+  if (threadIdx.x % kHalf == 0 && r != nullptr) r[row] = scale;
+}
+
+template <typename T>
+__global__ void __launch_bounds__(kNormRowThreads) rmsnorm_row_kernel(const float* x, const int32_t* index,
+                                                                      const float* gain, float eps, int64_t d, T* y,
+                                                                      float* r) {
+  COVENANT_DYNAMIC_SHARED(float, staged);
+  const int64_t row = blockIdx.x;
+  const float scale = stage_row(x + (index == nullptr ? row : index[row]) * d, d, eps, staged);
+  for (int64_t i = threadIdx.x; i < d; i += kNormRowThreads) put(y + row * d + i, staged[i] * scale * gain[i]);
+  if (threadIdx.x == 0 && r != nullptr) r[row] = scale;
 }
 
 // One block for 32 rows: dx with half a warp for each, then the gain's partial sums with a thread
@@ -69,18 +81,26 @@ __global__ void add_partials_kernel(const float* partials, int64_t count, int64_
   sum[i] = total;
 }
 
+template <typename T>
+void launch(Stream stream, const float* x, const int32_t* index, const float* gain, float eps, int64_t rows,
+            int64_t d, T* y, float* r) {
+  if (rows <= kNormRowsFew && d <= kNormRowMax)
+    COVENANT_LAUNCH((rmsnorm_row_kernel<T>), static_cast<unsigned>(rows), kNormRowThreads,
+                    static_cast<size_t>(d) * sizeof(float), stream, x, index, gain, eps, d, y, r);
+  else
+    COVENANT_LAUNCH((rmsnorm_kernel<T>), blocks_of(rows, kThreads / kHalf), kThreads, 0, stream, x, index, gain,
+                    eps, rows, d, y, r);
+}
+
 }  // namespace
 
 void rmsnorm(Stream stream, const float* x, const int32_t* index, const float* gain, float eps,
              int64_t rows, int64_t d, Rows y, float* r) {
   if (rows == 0) return;
-  const unsigned blocks = blocks_of(rows, kThreads / kHalf);
   if (y.bf16 == nullptr)
-    COVENANT_LAUNCH((rmsnorm_kernel<float>), blocks, kThreads, 0, stream, x, index, gain, eps, rows,
-                    d, y.f32, r);
+    launch(stream, x, index, gain, eps, rows, d, y.f32, r);
   else
-    COVENANT_LAUNCH((rmsnorm_kernel<Bf16>), blocks, kThreads, 0, stream, x, index, gain, eps, rows,
-                    d, y.bf16, r);
+    launch(stream, x, index, gain, eps, rows, d, y.bf16, r);
 }
 
 void rmsnorm_backward(Stream stream, const float* x, const int32_t* index, const float* gain,

@@ -6,7 +6,7 @@
 
 namespace covenant::cuda {
 
-// y = x * r * gain; r (rows) = 1 / sqrt(mean(x^2) + eps). `index` (may be null) names the row of x
+// y = x * r * gain; r (rows, may be null) = 1 / sqrt(mean(x^2) + eps). `index` (may be null) names the row of x
 // that each row of y comes from.
 void rmsnorm(Stream stream, const float* x, const int32_t* index, const float* gain, float eps,
              int64_t rows, int64_t d, Rows y, float* r);

@@ -1,18 +1,11 @@
 // Products of bytes against sums in 64 bits, to the bit: every form of tile, sizes around them and odd ones, the
-// largest bytes, rows of zeros and such that are not finite. The quantiser against the CPU's.
+// largest bytes and nothing written below the rows.
 #include "engine/gemm_int8.cuh"
-
-#include <bit>
-#include <cmath>
-#include <limits>
 
 #include "check.h"
 #include "device_test.h"
 #include "engine/buffers.h"
-#include "engine/quantise.cuh"
 #include "engine/support.h"
-#include "generate/kernels.h"
-#include "generate/weights.h"
 
 namespace {
 
@@ -60,70 +53,8 @@ void check_product(Device& device, int64_t m, int64_t n, int64_t k, bool extreme
       expected[at] = static_cast<float>(sum) * scale;
       expected_added[at] = before[at] + expected[at];
     }
-  // Nothing is written below the rows.
   CHECK_SAME(from_device(device, plain).data(), expected.data(), expected.size() * sizeof(float));
   CHECK_SAME(from_device(device, added).data(), expected_added.data(), expected.size() * sizeof(float));
-}
-
-// Rows with a line of each kind that the quantiser tells apart.
-std::vector<float> odd_rows(int64_t rows, int64_t k) {
-  std::vector<float> x = Numbers(9).floats(rows * k, 3.0f);
-  const auto row = [&](int64_t i) { return x.data() + i * k; };
-  std::fill_n(row(0), k, 0.0f);
-  std::fill_n(row(1), k, 1e-31f);
-  row(2)[k - 1] = std::numeric_limits<float>::quiet_NaN();
-  row(3)[k / 2] = -std::numeric_limits<float>::infinity();
-  row(4)[0] = 3e38f;
-  for (int64_t i = 0; i < k; ++i) row(5)[i] *= 1e-30f;
-  row(5)[k / 2] = 1e-30f;
-  for (int64_t i = 0; i < k; ++i) row(6)[i] = (static_cast<float>(i % 255) - 127.0f) / 2.0f;  // ties
-  row(6)[0] = 63.5f;
-  return x;
-}
-
-void check_quantiser(Device& device, int64_t k) {
-  constexpr int64_t kRows = 9;
-  const std::vector<float> x = odd_rows(kRows, k);
-  const int64_t stride = int8_stride(k);
-  // One float further on: rows that do not lie at 16 bytes.
-  for (const int64_t shift : {0, 1}) {
-    std::vector<float> shifted(static_cast<size_t>(shift), 7.0f);
-    shifted.insert(shifted.end(), x.begin(), x.end());
-    const Buffer<float> dx = on_device(device, shifted);
-    Buffer<int8_t> bytes = on_device(device, std::vector<int8_t>(static_cast<size_t>(kRows * stride), 99));
-    Buffer<float> scales(device, kRows);
-    quantise(device.stream(), dx.data() + shift, kRows, k, bytes.data(), scales.data());
-    const std::vector<int8_t> found = from_device(device, bytes);
-    const std::vector<float> found_scales = from_device(device, scales);
-    std::vector<uint8_t> expected(static_cast<size_t>(k + 4));
-    for (int64_t i = 0; i < kRows; ++i) {
-      const float scale = covenant::generation_kernels().quantise(x.data() + i * k, k, expected.data());
-      const float own = found_scales[static_cast<size_t>(i)];
-      CHECK(std::bit_cast<uint32_t>(own) == std::bit_cast<uint32_t>(scale) || (std::isnan(own) && std::isnan(scale)));
-      for (int64_t l = 0; l < stride; ++l)
-        CHECK(found[static_cast<size_t>(i * stride + l)] == (l < k ? expected[static_cast<size_t>(l)] - 128 : 0));
-    }
-    CHECK(std::isnan(found_scales[2]) && std::isnan(found_scales[3]) && found_scales[1] == 0.0f);
-  }
-}
-
-// The CPU's rounding of weights, subnormal numbers and NaN included.
-void check_rounding(Device& device) {
-  std::vector<float> x = Numbers(4).floats(1000);
-  for (const uint32_t bits : {1u, 0x80000001u, 0x7fffffu, 0x8000u, 0x18000u, 0x7f800000u, 0xff800000u, 0x7f800001u,
-                              0xffc12345u, 0x7f7fffffu, 0x3f808000u, 0x3f818000u, 0x80000000u})
-    x.push_back(std::bit_cast<float>(bits));
-  const Buffer<float> dx = on_device(device, x), wide(device, x.size());
-  const Buffer<uint16_t> rounded(device, x.size());
-  const auto count = static_cast<int64_t>(x.size());
-  round_weights(device.stream(), dx.data(), count, rounded.data());
-  round_weights(device.stream(), dx.data(), count, wide.data());
-  const std::vector<uint16_t> found = from_device(device, rounded);
-  const std::vector<float> widened = from_device(device, wide);
-  for (size_t i = 0; i < x.size(); ++i) {
-    CHECK(found[i] == covenant::bf16_of(x[i]));
-    CHECK(std::bit_cast<uint32_t>(widened[i]) == uint32_t{found[i]} << 16);
-  }
 }
 
 }  // namespace
@@ -143,8 +74,5 @@ int main() {
   if (!kSanitized)
     for (const int64_t m : {1, 20, 50}) check_product(device, m, 8203, 40, false);
   check_product(device, 0, 5, 7, false);
-  for (const int64_t k : {1, 7, 24, 100, 1028, 1500}) check_quantiser(device, k);
-  quantise(device.stream(), nullptr, 0, 8, nullptr, nullptr);
-  check_rounding(device);
   TEST_MAIN_END("cuda gemm_int8");
 }
