@@ -5,6 +5,7 @@
 #include <new>
 
 #include "codec/table.h"
+#include "engine/generator_table.cuh"
 #include "engine/table.cuh"
 #include "hash/state_root.h"
 #include "parallel/table.h"
@@ -160,6 +161,7 @@ covenant_cuda_backend() {
   static const covenant::device::Backend table = {
       .version = covenant::device::kBackendVersion,
       .engine = &engine_table(),
+      .generator = &generator_table(),
       .codec = &codec_table(),
       .parallel = &parallel_table(),
       .count = count_devices,

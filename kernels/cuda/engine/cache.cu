@@ -10,19 +10,31 @@ namespace {
 
 constexpr int kWarps = 4;
 constexpr int kThreads = 32 * kWarps;
-constexpr int kTileRow = 33;  // floats: lanes that read down a column hit all banks
-constexpr int kTileSize = 32 * kTileRow;
 // What every architecture from sm_80 on has for a block, or less.
 constexpr size_t kSharedBytesMax = 96 << 10;
 
-__global__ void append_kernel(float* cache, const float* qkv, const int32_t* slots,
-                              const int32_t* positions, int64_t rows, int64_t capacity,
-                              int64_t width, int64_t size) {
+__device__ __forceinline__ void keep(float* at, float x) { *at = x; }
+__device__ __forceinline__ void keep(Bf16* at, float x) { *at = nearest_bf16(x); }
+
+// Of a row: the page of a position, from the layer on.
+template <typename T>
+__device__ __forceinline__ T* layer_of(void* const* pages, int64_t position, int64_t offset) {
+  return static_cast<T*>(pages[position / kPagePositions]) + offset;
+}
+
+template <typename T>
+__global__ void append_kernel(const float* qkv, void* const* pages, const int32_t* first,
+                              const int32_t* positions, int64_t rows, int64_t offset, int64_t width,
+                              int64_t kv_heads, int64_t dim) {
   const int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
+  const int64_t size = kv_heads * dim;
   if (i >= rows * size) return;
-  const int64_t row = i / size;
-  cache[(slots[row] * capacity + positions[row]) * size + i % size] =
-      qkv[(row + 1) * width - size + i % size];
+  const int64_t row = i / size, head = i % size / dim, at = i % dim;
+  const int64_t position = positions[row], slot = position % kPagePositions;
+  const float* const key = qkv + (row + 1) * width - 2 * size + head * dim + at;
+  T* const to = layer_of<T>(pages + first[row], position, offset) + head * 2 * kPagePositions * dim;
+  keep(to + at * kPagePositions + slot, key[0]);
+  keep(to + (kPagePositions + slot) * dim + at, key[size]);
 }
 
 // A number of each head that a thread works for, read at once.
@@ -38,29 +50,12 @@ __device__ __forceinline__ void add(Heads<kHeads>& sum, const Heads<kHeads>& wei
   for (int h = 0; h < kHeads; ++h) sum.of[h] = fmaf(weight.of[h], x, sum.of[h]);
 }
 
-// Scores of 32 positions by the lanes of a warp, one chain over the elements each. Keys come by way of `tile`, so
-// that neighbouring lanes read neighbouring elements; without it (null) each lane reads its own key.
-template <int kHeads>
-__device__ __forceinline__ Heads<kHeads> score(const float* keys, int64_t size, int64_t first, int64_t count,
-                                               int64_t dim, const Heads<kHeads>* q, float* tile) {
-  const int lane = static_cast<int>(threadIdx.x) % 32;
+// Score of a position by a lane, one chain over the elements. Lanes work on neighbouring positions.
+template <typename T, int kHeads>
+__device__ __forceinline__ Heads<kHeads> score(const T* key, int64_t dim, const Heads<kHeads>* q) {
   Heads<kHeads> sum = {};
-  if (tile == nullptr) {
-    const float* const key = keys + (first + lane) * size;
-    for (int64_t i = 0; first + lane < count && i < dim; ++i) add(sum, q[i], key[i]);
-    return sum;
-  }
-  for (int64_t from = 0; from < dim; from += 32) {
-#pragma unroll
-    for (int r = 0; r < 32; ++r) {
-      const bool inside = first + r < count && from + lane < dim;
-      tile[r * kTileRow + lane] = inside ? keys[(first + r) * size + from + lane] : 0.0f;
-    }
-    __syncwarp();
-    const int depth = dim - from < 32 ? static_cast<int>(dim - from) : 32;
-    for (int i = 0; i < depth; ++i) add(sum, q[from + i], tile[lane * kTileRow + i]);
-    __syncwarp();
-  }
+#pragma unroll 16
+  for (int64_t i = 0; i < dim; ++i) add(sum, q[i], get(key + i * kPagePositions));
   return sum;
 }
 
@@ -85,40 +80,53 @@ __device__ __forceinline__ void softmax(Heads<kHeads>* scores, int head, int64_t
   for (int64_t j = lane; j < n; j += kHalf) scores[j].of[head] *= inverse;
 }
 
+// Element `i` of the sums over positions [0, count): page by page, one chain.
+template <typename T, int kHeads>
+__device__ __forceinline__ Heads<kHeads> weigh(void* const* pages, int64_t offset, int64_t dim, int64_t i,
+                                               int64_t count, const Heads<kHeads>* scores) {
+  Heads<kHeads> sum = {};
+  for (int64_t j = 0; j < count; j += kPagePositions) {
+    const T* const values = layer_of<const T>(pages, j, offset) + kPagePositions * dim + i;
+    if (count - j >= kPagePositions) {
+#pragma unroll
+      for (int64_t slot = 0; slot < kPagePositions; ++slot) add(sum, scores[j + slot], get(values + slot * dim));
+    } else {
+      for (int64_t slot = 0; slot < count - j; ++slot) add(sum, scores[j + slot], get(values + slot * dim));
+    }
+  }
+  return sum;
+}
+
 // One block for one row and kHeads heads that share their keys and values. The sums have the orders of the CPU's
 // attention: scores and values one chain each, the softmax 16 lanes.
-template <int kHeads, bool kTiled>
+template <typename T, int kHeads>
 __global__ void __launch_bounds__(kThreads) cached_kernel(
-    const float* cache, const float* qkv, const int32_t* slots, const int32_t* positions,
-    int64_t capacity, int64_t heads, int64_t kv_heads, int64_t dim, float scale, float* out) {
-  COVENANT_DYNAMIC_SHARED(float, tiles);
-  auto* const q = reinterpret_cast<Heads<kHeads>*>(tiles + (kTiled ? kWarps * kTileSize : 0));
+    const float* qkv, void* const* all_pages, const int32_t* first, const int32_t* positions, int64_t offset,
+    int64_t heads, int64_t kv_heads, int64_t dim, float scale, float* out) {
+  COVENANT_DYNAMIC_SHARED(Heads<kHeads>, q);
   Heads<kHeads>* const scores = q + dim;
   const int64_t row = blockIdx.x;
   const int64_t head = int64_t{blockIdx.y} * kHeads;
   const int64_t count = positions[row] + 1;
-  const int64_t size = 2 * kv_heads * dim;
-  const float* const queries = qkv + row * (heads * dim + size) + head * dim;
-  const float* const keys = cache + slots[row] * capacity * size + head / (heads / kv_heads) * dim;
-  const float* const values = keys + kv_heads * dim;
+  void* const* const pages = all_pages + first[row];
+  const float* const queries = qkv + row * (heads + 2 * kv_heads) * dim + head * dim;
+  const int64_t keys = offset + head / (heads / kv_heads) * 2 * kPagePositions * dim;
   for (int64_t at = threadIdx.x; at < kHeads * dim; at += kThreads)
     q[at % dim].of[at / dim] = queries[at];
   __syncthreads();
-  const int warp = static_cast<int>(threadIdx.x) / 32;
-  const int lane = static_cast<int>(threadIdx.x) % 32;
-  for (int64_t first = warp * 32; first < count; first += kThreads) {
-    Heads<kHeads> sum = score(keys, size, first, count, dim, q, kTiled ? tiles + warp * kTileSize : nullptr);
+  for (int64_t j = threadIdx.x; j < count; j += kThreads) {
+    const T* const key = layer_of<const T>(pages, j, keys) + j % kPagePositions;
+    Heads<kHeads> sum = score<T>(key, dim, q);
 #pragma unroll
     for (int h = 0; h < kHeads; ++h) sum.of[h] *= scale;
-    if (first + lane < count) scores[first + lane] = sum;
+    scores[j] = sum;
   }
   __syncthreads();
+  const int warp = static_cast<int>(threadIdx.x) / 32;
   if (warp < kHeads) softmax(scores, warp, count);
   __syncthreads();
   for (int64_t i = threadIdx.x; i < dim; i += kThreads) {
-    Heads<kHeads> sum = {};
-#pragma unroll 16
-    for (int64_t j = 0; j < count; ++j) add(sum, scores[j], values[j * size + i]);
+    const Heads<kHeads> sum = weigh<T>(pages, keys, dim, i, count, scores);
 #pragma unroll
     for (int h = 0; h < kHeads; ++h) out[(row * heads + head + h) * dim + i] = sum.of[h];
   }
@@ -126,51 +134,65 @@ __global__ void __launch_bounds__(kThreads) cached_kernel(
 
 struct CachedCall {
   Stream stream;
-  const CacheLayer& cache;
+  const PagedRows& rows;
   const float* qkv;
-  const int32_t *slots, *positions;
-  int64_t rows, longest;
+  int64_t longest;
   float* out;
 };
 
-template <int kHeads, bool kTiled>
-size_t shared_bytes(int64_t dim, int64_t longest) {
-  return static_cast<size_t>((dim + longest) * kHeads + (kTiled ? kWarps * kTileSize : 0)) * sizeof(float);
+size_t shared_bytes(int64_t heads, int64_t dim, int64_t longest) {
+  return static_cast<size_t>((dim + longest) * heads) * sizeof(float);
 }
 
-template <int kHeads, bool kTiled>
+template <typename T, int kHeads>
 void launch(const CachedCall& c) {
-  const AttentionShape& shape = c.cache.shape;
-  const size_t bytes = shared_bytes<kHeads, kTiled>(shape.dim, c.longest);
-  allow_shared(cached_kernel<kHeads, kTiled>, bytes);
-  const dim3 grid(static_cast<unsigned>(c.rows), static_cast<unsigned>(shape.heads / kHeads));
-  COVENANT_LAUNCH((cached_kernel<kHeads, kTiled>), grid, kThreads, bytes, c.stream, c.cache.data, c.qkv, c.slots,
-                  c.positions, c.cache.capacity, shape.heads, shape.kv_heads, shape.dim,
+  const PagedRows& r = c.rows;
+  const AttentionShape& shape = r.shape;
+  const size_t bytes = shared_bytes(kHeads, shape.dim, c.longest);
+  allow_shared(cached_kernel<T, kHeads>, bytes);
+  const dim3 grid(static_cast<unsigned>(r.rows), static_cast<unsigned>(shape.heads / kHeads));
+  COVENANT_LAUNCH((cached_kernel<T, kHeads>), grid, kThreads, bytes, c.stream, c.qkv, r.pages, r.first,
+                  r.positions, r.offset, shape.heads, shape.kv_heads, shape.dim,
                   1.0f / std::sqrt(static_cast<float>(shape.dim)), c.out);
+}
+
+// As many heads of one key as there is shared memory for.
+template <typename T>
+void attend(const CachedCall& call) {
+  const AttentionShape& shape = call.rows.shape;
+  const auto fits = [&](int64_t heads) {
+    return shape.group() % heads == 0 && shared_bytes(heads, shape.dim, call.longest) <= kSharedBytesMax;
+  };
+  if (fits(4))
+    launch<T, 4>(call);
+  else if (fits(2))
+    launch<T, 2>(call);
+  else
+    launch<T, 1>(call);
+}
+
+template <typename T>
+void append(Stream stream, const PagedRows& r, const float* qkv) {
+  const AttentionShape& shape = r.shape;
+  COVENANT_LAUNCH(append_kernel<T>, blocks_of(r.rows * shape.kv_heads * shape.dim, 256), 256, 0, stream, qkv,
+                  r.pages, r.first, r.positions, r.rows, r.offset, shape.width(), shape.kv_heads, shape.dim);
 }
 
 }  // namespace
 
-void cache_append(Stream stream, const CacheLayer& cache, const float* qkv, const int32_t* slots,
-                  const int32_t* positions, int64_t rows) {
-  const int64_t size = cache.position_size();
-  COVENANT_LAUNCH(append_kernel, blocks_of(rows * size, 256), 256, 0, stream, cache.data, qkv, slots,
-                  positions, rows, cache.capacity, cache.shape.width(), size);
+void cache_append(Stream stream, const PagedRows& rows, const float* qkv) {
+  if (rows.bf16)
+    append<Bf16>(stream, rows, qkv);
+  else
+    append<float>(stream, rows, qkv);
 }
 
-void attention_cached(Stream stream, const CacheLayer& cache, const float* qkv, const int32_t* slots,
-                      const int32_t* positions, int64_t rows, int64_t longest, float* out) {
-  const CachedCall call = {stream, cache, qkv, slots, positions, rows, longest, out};
-  const int64_t dim = cache.shape.dim, group = cache.shape.group();
-  // As many heads of one key as there is shared memory for.
-  if (group % 4 == 0 && shared_bytes<4, true>(dim, longest) <= kSharedBytesMax)
-    launch<4, true>(call);
-  else if (group % 2 == 0 && shared_bytes<2, true>(dim, longest) <= kSharedBytesMax)
-    launch<2, true>(call);
-  else if (shared_bytes<1, true>(dim, longest) <= kSharedBytesMax)
-    launch<1, true>(call);
+void attention_cached(Stream stream, const PagedRows& rows, const float* qkv, int64_t longest, float* out) {
+  const CachedCall call = {stream, rows, qkv, longest, out};
+  if (rows.bf16)
+    attend<Bf16>(call);
   else
-    launch<1, false>(call);
+    attend<float>(call);
 }
 
 }  // namespace covenant::cuda

@@ -17,10 +17,9 @@ Rows take_rows(Cutter& cutter, Compute compute, int64_t count) {
 
 }  // namespace
 
-void Activations::reserve(Device& device, const Layout& l, int64_t rows, bool shared,
-                          bool exact) {
-  const bool rounded = l.compute != Compute::kF32 && !exact;
-  if (rows <= capacity_ && shared == shared_ && rounded == rounded_) return;
+void Activations::reserve(Device& device, const Layout& l, int64_t rows, bool shared) {
+  const bool rounded = l.compute != Compute::kF32;
+  if (rows <= capacity_ && shared == shared_) return;
   capacity_ = 0;
   layers.resize(static_cast<size_t>(l.layers));
   const auto cut = [&](Cutter cutter) {
@@ -62,22 +61,13 @@ void Activations::reserve(Device& device, const Layout& l, int64_t rows, bool sh
   cut(Cutter(data_.data()));
   capacity_ = rows;
   shared_ = shared;
-  rounded_ = rounded;
 }
 
 void Model::forward_layers(const Group& group, const Activations& activations) {
   if (bf16()) return forward_layers_bf16(group, activations);
-  const AttentionRows attended = {layout_.attention, group.sequences, group.length};
-  forward_layers(group.positions, group.rows(), activations,
-                 [&](int64_t, const float* qkv, float* out, float* lse) {
-                   attention(device_, attended, qkv, out, lse);
-                 });
-}
-
-void Model::forward_layers(const int32_t* positions, int64_t rows, const Activations& activations,
-                           const Attend& attend) {
   const Layout& l = layout_;
-  const int64_t d = l.d;
+  const int64_t rows = group.rows(), d = l.d;
+  const AttentionRows attended = {l.attention, group.sequences, group.length};
   const float* const p = state(COV_PARAMETERS);
   for (int64_t layer = 0; layer < l.layers; ++layer) {
     const Activations::Layer& a = activations.layers[static_cast<size_t>(layer)];
@@ -85,10 +75,9 @@ void Model::forward_layers(const int32_t* positions, int64_t rows, const Activat
                                              : activations.last;
     rmsnorm(stream(), a.x, nullptr, p + l.norm1(layer), eps(), rows, d, a.n1, a.r1);
     linear(a.n1, rows, l.qkv(layer), l.attention.width(), d, nullptr, a.qkv);
-    rope(stream(), a.qkv, positions, cosine(), sine(), rows, l.attention.width(),
+    rope(stream(), a.qkv, group.positions, cosine(), sine(), rows, l.attention.width(),
          l.attention.heads + l.attention.kv_heads, l.attention.dim, false);
-    attend(layer, a.qkv, a.attention, a.lse);
-    operand(a.attention, rows * d, a.attention_rows.bf16);
+    attention(device_, attended, a.qkv, a.attention, a.lse);
     linear(a.attention_rows, rows, l.o(layer), d, d, a.x, a.x2);
     rmsnorm(stream(), a.x2, nullptr, p + l.norm2(layer), eps(), rows, d, a.n2, a.r2);
     linear(a.n2, rows, l.gate_up(layer), 2 * l.f, d, nullptr, a.gate_up);

@@ -66,10 +66,10 @@ void Model::forward_layers_bf16(const Group& group, const Activations& activatio
       attention_bf16(device_, attended, a.qkv16, a.attention_rows.bf16, a.lse);
     else
       Wide(device_, attended).forward(a.qkv16, a.attention_rows.bf16, a.lse);
-    linear(a.attention_rows, rows, l.o(layer), d, d, a.x, a.x2, true);
+    linear(a.attention_rows, rows, l.o(layer), d, d, a.x, a.x2);
     rmsnorm(stream(), a.x2, nullptr, p + l.norm2(layer), eps(), rows, d, a.n2, a.r2);
     linear_bf16(a.n2.bf16, rows, l.gate_up(layer), 2 * l.f, d, a.gate_up16, hidden);
-    linear(activations.hidden, rows, l.down(layer), d, l.f, a.x2, next, true);
+    linear(activations.hidden, rows, l.down(layer), d, l.f, a.x2, next);
   }
 }
 

@@ -60,6 +60,13 @@ __device__ inline Bf16 to_bf16(float x) {
   return static_cast<Bf16>((u + 0x7fffu + (u >> 16 & 1u)) >> 16);
 }
 
+// To nearest even as generation rounds (generate/weights.h): subnormal numbers stay.
+__device__ inline Bf16 nearest_bf16(float x) {
+  const uint32_t u = __float_as_uint(x);
+  if ((u & 0x7fffffffu) > 0x7f800000u) return static_cast<Bf16>(u >> 16 | 0x40u);
+  return static_cast<Bf16>((u + 0x7fffu + (u >> 16 & 1u)) >> 16);
+}
+
 __device__ inline void put(float* at, float value) { *at = value; }
 __device__ inline void put(Bf16* at, float value) { *at = to_bf16(value); }
 __device__ inline float from_bf16(Bf16 x) { return __uint_as_float(static_cast<uint32_t>(x) << 16); }

@@ -126,15 +126,11 @@ void Model::prepare_rope(int64_t length) {
 }
 
 void Model::linear(Rows x, int64_t rows, int64_t offset, int64_t n, int64_t k,
-                   const float* residual, float* out, bool training) {
-  if (!bf16())
-    return multiply(stream(), Product{rows, n, k, x.f32, k, 1, matrix(offset), 1, k, residual, out, n});
-  const ProductBf16 product = {rows, n, k, {x.bf16, k, true}, {shadow_.data() + offset, k, true},
-                               residual, out};
-  if (training)
-    train_product(product);
+                   const float* residual, float* out) {
+  if (bf16())
+    train_product({rows, n, k, {x.bf16, k, true}, {rounded_matrix(offset), k, true}, residual, out});
   else
-    multiply(stream(), product);
+    multiply(stream(), Product{rows, n, k, x.f32, k, 1, matrix(offset), 1, k, residual, out, n});
 }
 
 void Model::train_product(const ProductBf16& product) {

@@ -16,6 +16,7 @@
 #include "engine/scores.cuh"
 #include "engine/slice.cuh"
 #include "engine/vendor.h"
+#include "generate/call.h"
 #include "runtime/device.h"
 #include "runtime/graph.h"
 
@@ -43,29 +44,18 @@ struct Activations {
   float* last = nullptr;  // input of the final norm
   Rows hidden;
 
-  // Room for `rows`; with `shared`, all layers lie on one set; with `exact`, which generation needs, what
-  // passes between products is fp32 in a bf16 model, too.
-  void reserve(Device& device, const Layout& layout, int64_t rows, bool shared, bool exact = false);
+  // Room for `rows`; with `shared`, all layers lie on one set.
+  void reserve(Device& device, const Layout& layout, int64_t rows, bool shared);
 
  private:
   Buffer<char> data_;
   int64_t capacity_ = 0;
   bool shared_ = false;
-  bool rounded_ = false;
 };
 
 struct KeptGroup {
   Group group;
   Activations activations;
-};
-
-// Which of the requests of a call these are, where several models share them.
-struct Share {
-  int32_t first = 0;
-  int32_t of = 1;                            // models that share the host's threads
-  const std::atomic<bool>* stop = nullptr;  // another model has failed
-  void check_cancelled(const int32_t* cancel, const char* what) const;
-  int threads() const;
 };
 
 class Lora;  // lora.cuh
@@ -128,10 +118,9 @@ class Model {
   const float* matrix(int64_t offset);
   const uint16_t* rounded_matrix(int64_t offset) const { return shadow_.data() + offset; }
 
-  // out (rows, n) = residual + X W^T for the (n, k) matrix at `offset` of the parameters. Products that are
-  // not for training never come from the vendor.
+  // out (rows, n) = residual + X W^T for the (n, k) matrix at `offset` of the parameters.
   void linear(Rows x, int64_t rows, int64_t offset, int64_t n, int64_t k, const float* residual,
-              float* out, bool training = false);
+              float* out);
   // out (rows, k) = dY W, rounded in a bf16 model.
   void linear_input(Rows dy, int64_t rows, int64_t offset, int64_t n, int64_t k, Rows out);
   // A product of training: from the vendor, where it is in use.
@@ -141,15 +130,8 @@ class Model {
   // x as the products read it: itself, or rounded to `rounded`.
   Rows operand(float* x, int64_t count, uint16_t* rounded);
 
-  // All layers, from activations.layers[0].x to activations.last. The attention of a layer, from
-  // (q | k | v) to output and lse, is the caller's affair.
-  using Attend = std::function<void(int64_t layer, const float* qkv, float* out, float* lse)>;
-  void forward_layers(const int32_t* positions, int64_t rows, const Activations& activations,
-                      const Attend& attend);
+  // All layers, from activations.layers[0].x to activations.last.
   void forward_layers(const Group& group, const Activations& activations);
-  // Final norm and logits (rows, vocab) of rows of activations.last given by index. The first layer's are not
-  // kept.
-  void logits(const Activations& activations, const int32_t* index, int64_t rows, float* out);
   // From dx, the gradient at activations.last, through all layers to the gradient at layers[0].x.
   void backward_layers(const Group& group, const Activations& activations, float* dx);
 

@@ -95,13 +95,8 @@ __global__ void __launch_bounds__(kGateThreads) swiglu_quantise_kernel(const flo
   quantise_row<true>(staged, f, stride, bytes + row * stride, scales + row);
 }
 
-__device__ __forceinline__ Bf16 rounded_weight(float x) {
-  const uint32_t u = __float_as_uint(x);
-  if ((u & 0x7fffffffu) > kInfinityBits) return static_cast<Bf16>(u >> 16 | 0x40u);
-  return static_cast<Bf16>((u + 0x7fffu + (u >> 16 & 1u)) >> 16);
-}
-__device__ __forceinline__ void put_rounded(Bf16* at, float x) { *at = rounded_weight(x); }
-__device__ __forceinline__ void put_rounded(float* at, float x) { *at = from_bf16(rounded_weight(x)); }
+__device__ __forceinline__ void put_rounded(Bf16* at, float x) { *at = nearest_bf16(x); }
+__device__ __forceinline__ void put_rounded(float* at, float x) { *at = from_bf16(nearest_bf16(x)); }
 
 template <typename T>
 __global__ void __launch_bounds__(kThreads) round_kernel(const float* x, int64_t count, T* to) {

@@ -1,5 +1,6 @@
 #include "engine/table.cuh"
 
+#include "engine/generator.cuh"
 #include "engine/lora.cuh"
 #include "engine/training_table.cuh"
 #include "runtime/platform.h"
@@ -40,6 +41,10 @@ void graphs(const void* handle, cov_device_graphs* graphs) {
 
 void set_graphs(void* handle, bool enabled) { static_cast<Model*>(handle)->graphs = enabled; }
 
+cov_status create_generator(void* handle, const cov_generator_options* options, void** generator) {
+  return guard([&] { *generator = new DeviceGenerator(model_of(handle), *options); });
+}
+
 }  // namespace
 
 const device::EngineTable& engine_table() {
@@ -48,6 +53,7 @@ const device::EngineTable& engine_table() {
       .create = create,
       .graphs = graphs,
       .set_graphs = set_graphs,
+      .create_generator = create_generator,
   };
   return table;
 }

@@ -101,7 +101,7 @@ void Model::head(const Group& group, const Activations& activations, float inver
     const int64_t rows = std::min(chunk, group.scored - first);
     const int32_t* const index = group.scored_rows + first;
     rmsnorm(stream(), activations.last, index, gain, eps(), rows, l.d, normed, r);
-    linear(normed, rows, l.head, l.vocab, l.d, nullptr, logits, true);
+    linear(normed, rows, l.head, l.vocab, l.d, nullptr, logits);
     const HeadRows h = {rows,
                         l.vocab,
                         group.targets + first,

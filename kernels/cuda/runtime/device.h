@@ -7,15 +7,11 @@
 #include <utility>
 #include <vector>
 
-#include "covenant/status.h"
+#include "core/failure.h"
 
 namespace covenant::cuda {
 
-// A fault inside the backend. `guard` turns it into the status that the C API returns.
-struct Failure {
-  cov_status status;
-};
-
+// A fault inside the backend is a Failure. `guard` turns it into the status that the C API returns.
 [[noreturn]] void raise(cov_code code, const char* format, ...)
     __attribute__((format(printf, 2, 3)));
 

@@ -50,7 +50,7 @@ struct GraphCounts {
 // more than kEntriesMax the one not used for longest is forgotten.
 class GraphCache {
  public:
-  using Key = std::array<int64_t, 2>;
+  using Key = std::array<int64_t, 3>;
   static constexpr size_t kEntriesMax = 16;
 
   GraphCache(Device& device, GraphCounts& counts) : device_(device), counts_(counts) {}
@@ -58,6 +58,8 @@ class GraphCache {
   // Runs `queue`: at first by itself, so that its kernels are loaded; the second time it is captured. When that
   // is refused everything runs launch by launch from then on.
   void run(const Key& key, const std::function<void()>& queue);
+  // Forgets all graphs: what they read has moved.
+  void clear() { entries_.clear(); }
   // Runs `queue` by itself.
   void run_plain(const std::function<void()>& queue);
 

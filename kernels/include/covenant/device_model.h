@@ -61,9 +61,9 @@ cov_status cov_device_model_train_step(cov_device_model* model, const cov_batch*
                                        const cov_adamw_options* options, double* loss,
                                        float* gradient_norm);
 
-// As cov_model_generate, with keys and values in fp32 on the device and the draws on the host. Requests of
-// up to 24000 positions, else COV_UNSUPPORTED; options.weights must be COV_WEIGHTS_F32: the weights are
-// those of the model's compute. In fp32, tokens, log-probs and fingerprints have the CPU's bits.
+// As cov_model_generate, with pages of keys and values on the device and the draws on the host. Requests of
+// up to 24000 positions, else COV_UNSUPPORTED. COV_WEIGHTS_F32 are the weights of the model's compute. Tokens,
+// log-probs and fingerprints have the CPU's bits, but for COV_WEIGHTS_F32 of a model in bf16.
 cov_status cov_device_model_generate(cov_device_model* model, const cov_generate_request* requests,
                                      int32_t request_count, const cov_generate_options* options,
                                      cov_generate_output* outputs);
@@ -85,8 +85,8 @@ cov_status cov_device_model_graphs(const cov_device_model* model, cov_device_gra
 // enabled: 0 or 1.
 cov_status cov_device_model_set_graphs(cov_device_model* model, int32_t enabled);
 
-// As cov_model_replay, under the same bounds. In fp32 every output has the CPU's bits; in bf16 it equals
-// what cov_device_model_generate reported on this type of device.
+// As cov_model_replay, under the same bounds. Every output has the CPU's bits; with COV_WEIGHTS_F32 of a model in
+// bf16 it equals what cov_device_model_generate reported on this type of device.
 cov_status cov_device_model_replay(cov_device_model* model, const cov_replay_request* requests,
                                    int32_t request_count, const cov_replay_options* options,
                                    const cov_replay_output* outputs);

@@ -10,16 +10,18 @@
 namespace covenant::device {
 
 // Counts up with every change of the tables below.
-constexpr uint32_t kBackendVersion = 15;
+constexpr uint32_t kBackendVersion = 16;
 constexpr const char* kBackendSymbol = "covenant_cuda_backend";
 
-struct CodecTable;     // codec_table.h
-struct EngineTable;    // engine_table.h
-struct ParallelTable;  // parallel_table.h
+struct CodecTable;      // codec_table.h
+struct EngineTable;     // engine_table.h
+struct GeneratorTable;  // generator_table.h
+struct ParallelTable;   // parallel_table.h
 
 struct Backend {
   uint32_t version;
   const EngineTable* engine;
+  const GeneratorTable* generator;
   const CodecTable* codec;
   const ParallelTable* parallel;
 

@@ -4,6 +4,7 @@
 #include "covenant/device_model.h"
 #include "device/backend.h"
 #include "device/engine_table.h"
+#include "device/generator.h"
 #include "device/training.h"
 
 struct cov_device_model : covenant::device::TrainingModel {
@@ -91,6 +92,12 @@ cov_status cov_device_model_generate(cov_device_model* model, const cov_generate
                                      int32_t request_count, const cov_generate_options* options,
                                      cov_generate_output* outputs) {
   return generate(model, requests, request_count, options, outputs);
+}
+
+cov_status cov_device_generator_create(cov_device_model* model, const cov_generator_options* options,
+                                       cov_device_generator** generator) {
+  return create_generator(model, model == nullptr ? nullptr : model->table->create_generator, options,
+                          generator);
 }
 
 cov_status cov_device_model_graphs(const cov_device_model* model, cov_device_graphs* graphs) {

@@ -24,7 +24,7 @@ struct Trained {
 struct TrainingModel : Trained {
   const TrainingTable* training;
   cov_model_shape shape;
-  int32_t references = 1;  // the caller's and that of each of its adapters
+  int32_t references = 1;  // the caller's, and one of each of its adapters and generators
 
   TrainingModel(const TrainingTable& table, const cov_model_shape& of)
       : Trained(table.state, cov_parameter_count(&of)), training(&table), shape(of) {}

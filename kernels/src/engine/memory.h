@@ -10,14 +10,9 @@
 #include <sys/mman.h>
 #endif
 
-#include "covenant/status.h"
+#include "core/failure.h"
 
 namespace covenant {
-
-// Internal carrier of a status from deep inside an operation to the API boundary.
-struct Failure {
-  cov_status status;
-};
 
 class Memory {
  public:

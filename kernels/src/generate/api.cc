@@ -1,10 +1,11 @@
 // The C API of the long-lived generator.
 #include <memory>
 
-#include "generate/generator.h"
+#include "generate/call.h"
+#include "generate/model_generator.h"
 
 namespace {
-constexpr int32_t kRequestsDefault = 4096, kRequestsMax = 1 << 20;
+constexpr int32_t kStepRows = 256;
 }  // namespace
 
 struct cov_generator {
@@ -18,39 +19,23 @@ struct cov_generator {
   };
 
   ModelHandle handle;
-  covenant::GeneratorLimits limits;
   covenant::GenerationWeights weights;
-  std::unique_ptr<covenant::Generator> generator;
+  std::unique_ptr<covenant::ModelGenerator> made;
+  covenant::Generator& generator() const { return made->generator; }
 };
 
 extern "C" cov_status cov_generator_create(cov_model* model, const cov_generator_options* options,
                                            cov_generator** generator) {
   if (generator != nullptr) *generator = nullptr;
-  if (model == nullptr || options == nullptr || generator == nullptr)
-    return cov_error(COV_INVALID_ARGUMENT, "model, options and the result pointer must be given");
-  if (options->weights < COV_WEIGHTS_F32 || options->weights > COV_WEIGHTS_INT8)
-    return cov_error(COV_INVALID_ARGUMENT, "weights is %d, no weight type", options->weights);
-  if (options->max_batch < 0 || options->max_batch > 1024)
-    return cov_error(COV_INVALID_ARGUMENT, "max_batch is %d, must be in [0, 1024]",
-                     options->max_batch);
-  if (options->step_rows < 0 || options->step_rows > 65536)
-    return cov_error(COV_INVALID_ARGUMENT, "step_rows is %d, must be in [0, 65536]",
-                     options->step_rows);
-  if (options->page_limit < 0)
-    return cov_error(COV_INVALID_ARGUMENT, "page_limit must not be negative");
-  if (options->request_limit < 0 || options->request_limit > kRequestsMax)
-    return cov_error(COV_INVALID_ARGUMENT, "request_limit is %d, must be in [0, %d]",
-                     options->request_limit, kRequestsMax);
+  const cov_status status = covenant::check_generator_options(model != nullptr, options,
+                                                              generator != nullptr);
+  if (status.code != COV_OK) return status;
   return covenant::guarded([&] {
-    const covenant::GeneratorLimits limits = {
-        options->max_batch == 0 ? 32 : options->max_batch,
-        options->step_rows == 0 ? 256 : options->step_rows, options->page_limit,
-        options->request_limit == 0 ? kRequestsDefault : options->request_limit};
     std::unique_ptr<cov_generator> created(
-        new cov_generator{cov_generator::ModelHandle(model), limits, {}, nullptr});
+        new cov_generator{cov_generator::ModelHandle(model), {}, nullptr});
     created->weights.pack(*model, options->weights);
-    created->generator =
-        std::make_unique<covenant::Generator>(*model, created->weights, created->limits);
+    created->made = std::make_unique<covenant::ModelGenerator>(
+        *model, created->weights, covenant::limits_of(*options, kStepRows));
     *generator = created.release();
     return cov_ok();
   });
@@ -60,7 +45,7 @@ extern "C" void cov_generator_release(cov_generator* generator) { delete generat
 
 extern "C" cov_status cov_generator_refresh(cov_generator* generator) {
   if (generator == nullptr) return cov_error(COV_INVALID_ARGUMENT, "generator must be given");
-  if (!generator->generator->idle())
+  if (!generator->generator().idle())
     return cov_error(COV_FAILED_PRECONDITION, "requests are under way");
   return covenant::guarded([&] {
     generator->weights.pack(*generator->handle.model, generator->weights.type());
@@ -75,7 +60,7 @@ extern "C" cov_status cov_generator_submit(cov_generator* generator,
   if (generator == nullptr || request == nullptr)
     return cov_error(COV_INVALID_ARGUMENT, "generator and request must be given");
   return covenant::guarded([&] {
-    const uint64_t given = generator->generator->submit(*request, fingerprint, top_count);
+    const uint64_t given = generator->generator().submit(*request, fingerprint, top_count);
     if (id != nullptr) *id = given;
     return cov_ok();
   });
@@ -83,7 +68,7 @@ extern "C" cov_status cov_generator_submit(cov_generator* generator,
 
 extern "C" cov_status cov_generator_cancel(cov_generator* generator, uint64_t id) {
   if (generator == nullptr) return cov_error(COV_INVALID_ARGUMENT, "generator must be given");
-  if (!generator->generator->cancel(id))
+  if (!generator->generator().cancel(id))
     return cov_error(COV_OUT_OF_RANGE, "request %llu has ended",
                      static_cast<unsigned long long>(id));
   return cov_ok();
@@ -94,19 +79,19 @@ extern "C" cov_status cov_generator_step(cov_generator* generator, cov_generator
   if (generator == nullptr || callback == nullptr)
     return cov_error(COV_INVALID_ARGUMENT, "generator and callback must be given");
   const cov_status status = covenant::guarded([&] {
-    generator->generator->step(
+    generator->generator().step(
         [&](const cov_generator_event& event) { callback(context, &event); });
     return cov_ok();
   });
   if (active != nullptr) {
-    const cov_generator_state state = generator->generator->state();
+    const cov_generator_state state = generator->generator().state();
     *active = state.running + state.waiting;
   }
   return status;
 }
 
 extern "C" cov_generator_state cov_generator_get_state(const cov_generator* generator) {
-  cov_generator_state state = generator->generator->state();
+  cov_generator_state state = generator->generator().state();
   state.weight_bytes = generator->weights.bytes();
   return state;
 }

@@ -38,12 +38,6 @@ T element_of(float x) {
 
 }  // namespace
 
-void DecoderRows::add(const int32_t* token, int64_t added, int64_t start, const PageTable* pages) {
-  segments.push_back({count(), added, start, pages});
-  tokens.insert(tokens.end(), token, token + added);
-  for (int64_t i = 0; i < added; ++i) positions.push_back(static_cast<int32_t>(start + i));
-}
-
 int64_t Decoder::logit_rows() const {
   return std::clamp<int64_t>(kLogitsMax / model_.layout.vocab, 8, 64);
 }
@@ -150,16 +144,16 @@ void Decoder::gate_up(const GenerationWeights::Layer& layer, int64_t rows) {
 
 // Rotates queries and keys of a row, and puts keys and values into its page.
 template <typename T>
-void Decoder::store_row(const DecoderSegment& segment, int64_t i, int64_t offset) {
+void Decoder::store_row(const Part& part, int64_t i, int64_t offset) {
   const AttentionShape& shape = model_.layout.attention;
   const int64_t dim = shape.dim, padded = shape.padded_dim();
-  const int64_t position = segment.start + i, slot = position % kPagePositions;
-  float* row = qkv_ + (segment.row + i) * shape.width();
+  const int64_t position = part.start + i, slot = position % kPagePositions;
+  float* row = qkv_ + (part.row + i) * shape.width();
   kernels().rope(row, model_.cosine.data() + position * (dim / 2),
                  model_.sine.data() + position * (dim / 2), shape.heads + shape.kv_heads, dim);
   const float* k = row + shape.heads * dim;
   const float* v = k + shape.kv_heads * dim;
-  T* page = reinterpret_cast<T*>(segment.pages->page(position / kPagePositions)) + offset;
+  T* page = static_cast<T*>(part.pages[position / kPagePositions]) + offset;
   for (int64_t h = 0; h < shape.kv_heads; ++h, page += head_elements_, k += dim, v += dim) {
     T* values = page + kPagePositions * dim + slot * padded;
     for (int64_t j = 0; j < dim; ++j) {
@@ -169,46 +163,46 @@ void Decoder::store_row(const DecoderSegment& segment, int64_t i, int64_t offset
   }
 }
 
-void Decoder::store_keys(const DecoderRows& rows, int64_t layer) {
+void Decoder::store_keys(int64_t layer) {
   const int64_t width = model_.layout.attention.width();
   const int64_t offset = layer * model_.layout.attention.kv_heads * head_elements_;
-  const auto store = [&](const DecoderSegment& segment, int64_t i) {
+  const auto store = [&](const Part& part, int64_t i) {
     if (bf16_pages_ != 0)
-      store_row<uint16_t>(segment, i, offset);
+      store_row<uint16_t>(part, i, offset);
     else
-      store_row<float>(segment, i, offset);
+      store_row<float>(part, i, offset);
   };
-  const int64_t count = static_cast<int64_t>(rows.segments.size());
+  const int64_t count = static_cast<int64_t>(parts_.size());
   // Blocks of rows of one segment, or of segments with one row.
-  if (rows.count() == count) {
+  if (rows_->count() == count) {
     model_.pool.run(
         blocks(count, 4),
         [&](int64_t task) {
           for (int64_t s = 4 * task; s < std::min(count, 4 * task + 4); ++s)
-            store(rows.segments[static_cast<size_t>(s)], 0);
+            store(parts_[static_cast<size_t>(s)], 0);
         },
-        rows.count() * width > kSmallRows);
+        count * width > kSmallRows);
     return;
   }
-  for (const DecoderSegment& segment : rows.segments)
+  for (const Part& part : parts_)
     model_.pool.run(
-        blocks(segment.count, 16),
+        blocks(part.count, 16),
         [&](int64_t task) {
-          for (int64_t i = 16 * task; i < std::min(segment.count, 16 * task + 16); ++i)
-            store(segment, i);
+          for (int64_t i = 16 * task; i < std::min(part.count, 16 * task + 16); ++i)
+            store(part, i);
         },
-        segment.count * width > kSmallRows);
+        part.count * width > kSmallRows);
 }
 
 // One row of a sequence: the heads of `kv_count` kv heads, summed side by side.
-void Decoder::attend_one(const DecoderSegment& segment, int64_t offset, int64_t first_kv,
+void Decoder::attend_one(const Part& part, int64_t offset, int64_t first_kv,
                          int64_t kv_count, float* scratch) {
   const GenerationKernels& kernel = generation_kernels();
   const AttentionShape& shape = model_.layout.attention;
-  const int64_t dim = shape.dim, n = segment.start + 1;
+  const int64_t dim = shape.dim, n = part.start + 1;
   const int64_t pages = blocks(n, kPagePositions);
-  const float* q = qkv_ + segment.row * shape.width();
-  float* out = attention_ + segment.row * shape.query_width();
+  const float* q = qkv_ + part.row * shape.width();
+  float* out = attention_ + part.row * shape.query_width();
   const float scale = 1.0f / std::sqrt(static_cast<float>(dim));
   AttentionLane lanes[kLanes];
   int64_t lane = 0;
@@ -216,71 +210,79 @@ void Decoder::attend_one(const DecoderSegment& segment, int64_t offset, int64_t 
   for (int64_t head = first_kv * shape.group(); head < last; ++head) {
     const int64_t at = offset + head / shape.group() * head_elements_;
     float* scores = scratch + lane * score_row_;
-    kernel.scores[bf16_pages_](1, dim, q + head * dim, 0, segment.pages->data(), at, pages, scores, score_row_);
+    kernel.scores[bf16_pages_](1, dim, q + head * dim, 0, part.pages, at, pages, scores, score_row_);
     kernel.softmax(scores, scale, n, n);
     lanes[lane++] = {scores, at + kPagePositions * dim, out + head * dim};
     if (lane < kLanes && head + 1 < last) continue;
-    kernel.weighted[bf16_pages_](lanes, lane, segment.pages->data(), n, dim, shape.padded_dim());
+    kernel.weighted[bf16_pages_](lanes, lane, part.pages, n, dim, shape.padded_dim());
     lane = 0;
   }
 }
 
 // `count` (at most kLanes) rows of one head. Positions that a row does not see weigh exactly 0.
-void Decoder::attend_many(const DecoderSegment& segment, int64_t offset, int64_t head,
+void Decoder::attend_many(const Part& part, int64_t offset, int64_t head,
                           int64_t first, int64_t count, float* scratch) {
   const GenerationKernels& kernel = generation_kernels();
   const AttentionShape& shape = model_.layout.attention;
-  const int64_t dim = shape.dim, seen = segment.start + first + count;
+  const int64_t dim = shape.dim, seen = part.start + first + count;
   const int64_t at = offset + head / shape.group() * head_elements_;
-  const int64_t row = segment.row + first;
+  const int64_t row = part.row + first;
   const float scale = 1.0f / std::sqrt(static_cast<float>(dim));
   kernel.scores[bf16_pages_](count, dim, qkv_ + row * shape.width() + head * dim, shape.width(),
-                segment.pages->data(), at, blocks(seen, kPagePositions), scratch, score_row_);
+                part.pages, at, blocks(seen, kPagePositions), scratch, score_row_);
   AttentionLane lanes[kLanes];
   for (int64_t i = 0; i < count; ++i) {
-    kernel.softmax(scratch + i * score_row_, scale, segment.start + first + i + 1, seen);
+    kernel.softmax(scratch + i * score_row_, scale, part.start + first + i + 1, seen);
     lanes[i] = {scratch + i * score_row_, at + kPagePositions * dim,
                 attention_ + (row + i) * shape.query_width() + head * dim};
   }
-  kernel.weighted[bf16_pages_](lanes, count, segment.pages->data(), seen, dim, shape.padded_dim());
+  kernel.weighted[bf16_pages_](lanes, count, part.pages, seen, dim, shape.padded_dim());
 }
 
-void Decoder::attend(const DecoderRows& rows, int64_t layer) {
+void Decoder::attend(int64_t layer) {
   const AttentionShape& shape = model_.layout.attention;
   const int64_t offset = layer * shape.kv_heads * head_elements_;
   const int64_t kvs = std::max<int64_t>(1, kLanes / shape.group());
-  // Tasks of a segment: groups of kv heads for one row, blocks of rows per head for more.
-  struct Part {
-    const DecoderSegment* segment;
-    int64_t first_task;
-  };
-  std::vector<Part> parts;
-  int64_t tasks = 0, products = 0;
-  for (const DecoderSegment& segment : rows.segments) {
-    parts.push_back({&segment, tasks});
-    tasks += segment.count == 1 ? blocks(shape.kv_heads, kvs)
-                                : shape.heads * blocks(segment.count, 4 * kLanes);
-    products += 2 * segment.count * (segment.start + segment.count) * shape.query_width();
-  }
   model_.pool.run(
-      tasks,
+      attention_tasks_,
       [&](int64_t task) {
         float* scratch = scratch_.data() + ThreadPool::worker() * scratch_size_;
         const auto after = std::upper_bound(
-            parts.begin(), parts.end(), task,
+            parts_.begin(), parts_.end(), task,
             [](int64_t t, const Part& part) { return t < part.first_task; });
-        const DecoderSegment& segment = *(after - 1)->segment;
-        const int64_t own = task - (after - 1)->first_task;
-        if (segment.count == 1) {
+        const Part& part = *(after - 1);
+        const int64_t own = task - part.first_task;
+        if (part.count == 1) {
           const int64_t first = own * kvs;
-          attend_one(segment, offset, first, std::min(kvs, shape.kv_heads - first), scratch);
+          attend_one(part, offset, first, std::min(kvs, shape.kv_heads - first), scratch);
           return;
         }
         const int64_t head = own % shape.heads, row = own / shape.heads * 4 * kLanes;
-        for (int64_t i = row; i < std::min(segment.count, row + 4 * kLanes); i += kLanes)
-          attend_many(segment, offset, head, i, std::min(kLanes, segment.count - i), scratch);
+        for (int64_t i = row; i < std::min(part.count, row + 4 * kLanes); i += kLanes)
+          attend_many(part, offset, head, i, std::min(kLanes, part.count - i), scratch);
       },
-      products > kSmallAttention);
+      attention_products_ > kSmallAttention);
+}
+
+// Where the pages of the rows lie, and the tasks of attention: of a segment groups of kv heads for one row,
+// blocks of rows per head for more.
+void Decoder::locate(const DecoderRows& rows) {
+  const AttentionShape& shape = model_.layout.attention;
+  const int64_t kvs = std::max<int64_t>(1, kLanes / shape.group());
+  rows_ = &rows;
+  addresses_.clear();
+  parts_.clear();
+  for (const DecoderSegment& segment : rows.segments)
+    for (const int32_t page : segment.pages->pages()) addresses_.push_back(pages_.data(page));
+  void* const* next = addresses_.data();
+  attention_tasks_ = attention_products_ = 0;
+  for (const DecoderSegment& segment : rows.segments) {
+    parts_.push_back({segment.row, segment.count, segment.start, next, attention_tasks_});
+    next += segment.pages->pages().size();
+    attention_tasks_ += segment.count == 1 ? blocks(shape.kv_heads, kvs)
+                                           : shape.heads * blocks(segment.count, 4 * kLanes);
+    attention_products_ += 2 * segment.count * (segment.start + segment.count) * shape.query_width();
+  }
 }
 
 void Decoder::run(const DecoderRows& rows) {
@@ -291,13 +293,14 @@ void Decoder::run(const DecoderRows& rows) {
     longest = std::max(longest, segment.start + segment.count);
   prepare_rope(model_, longest);
   reserve(m, longest);
+  locate(rows);
   weights_.embed(rows.tokens.data(), m, x_);
   for (int64_t i = 0; i < l.layers; ++i) {
     const GenerationWeights::Layer& layer = weights_.layer(i);
     normalise(layer.norm1, m);
     multiply(layer.qkv, normed_, m, nullptr, qkv_);
-    store_keys(rows, i);
-    attend(rows, i);
+    store_keys(i);
+    attend(i);
     to_bytes(attention_, m, l.d);
     multiply(layer.o, attention_, m, x_, x_);
     normalise(layer.norm2, m);
@@ -306,13 +309,13 @@ void Decoder::run(const DecoderRows& rows) {
   }
 }
 
-const float* Decoder::logits(const int64_t* rows, int64_t count) {
+const float* Decoder::logits(int64_t first, int64_t count) {
   const KernelTable& kernel = kernels();
   const int64_t d = model_.layout.d;
   model_.pool.run(
       count,
       [&](int64_t i) {
-        kernel.rmsnorm(x_ + rows[i] * d, weights_.final_norm(), model_.eps(), d, normed_ + i * d);
+        kernel.rmsnorm(hidden(first + i), weights_.final_norm(), model_.eps(), d, normed_ + i * d);
       },
       count * d > kSmallRows);
   to_bytes(normed_, count, d);

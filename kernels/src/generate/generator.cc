@@ -7,6 +7,7 @@
 #include "covenant/rng.h"
 #include "engine/head.h"
 #include "engine/isa/table.h"
+#include "engine/model.h"
 
 namespace covenant {
 namespace {
@@ -44,29 +45,29 @@ void check_request(const cov_model_shape& shape, const cov_generate_request& r,
   check_tokens(shape, r.prompt, r.prompt_length, "prompt token");
 }
 
-Generator::Generator(cov_model& model, const GenerationWeights& weights,
-                     const GeneratorLimits& limits)
-    : model_(model),
+Generator::Generator(const cov_model_shape& shape, ThreadPool& threads, RowDecoder& decoder,
+                     PageStore& pages, const GeneratorLimits& limits)
+    : shape_(shape),
+      threads_(threads),
+      decoder_(decoder),
       limits_(limits),
-      pool_(model.memory, model.layout.attention, model.layout.layers,
-            weights.type() != COV_WEIGHTS_F32, limits.page_limit),
-      decoder_(model, weights, pool_),
-      samplers_(static_cast<size_t>(model.pool.threads()), Sampler(model.layout.vocab)),
+      pool_(pages, limits.page_limit),
+      samplers_(static_cast<size_t>(threads.threads()), Sampler(shape.vocab_size)),
       orders_(samplers_.size()),
-      normed_(samplers_.size(), std::vector<float>(static_cast<size_t>(model.layout.d))) {}
-
-Generator::~Generator() {
-  for (std::unique_ptr<Sequence>& sequence : running_) sequence->pages.clear(pool_);
-}
+      normed_(samplers_.size(), std::vector<float>(static_cast<size_t>(shape.hidden_size))) {}
 
 // ---- requests ----------------------------------------------------------------------------------
 
 uint64_t Generator::submit(const cov_generate_request& r,
                            const cov_fingerprint_options* fingerprint, int32_t top_count) {
-  check_request(model_.shape, r, top_count, 0);
+  check_request(shape_, r, top_count, 0);
   if (fingerprint != nullptr && (fingerprint->dims < 1 || fingerprint->dims > 64))
     throw Failure{cov_error(COV_INVALID_ARGUMENT, "fingerprint dims must be in [1, 64]")};
   const int64_t positions = int64_t{r.prompt_length} + r.max_new_tokens - 1;
+  if (positions > limits_.positions)
+    throw Failure{cov_error(COV_UNSUPPORTED, "a request of %lld positions; at most %lld here",
+                            static_cast<long long>(positions),
+                            static_cast<long long>(limits_.positions))};
   const int64_t pages = (positions + kPagePositions - 1) / kPagePositions;
   if (limits_.page_limit != 0 && pages > limits_.page_limit)
     throw Failure{cov_error(COV_MEMORY_LIMIT, "the request may need %lld pages, there are %lld",
@@ -89,7 +90,8 @@ uint64_t Generator::submit(const cov_generate_request& r,
   if (fingerprint != nullptr) {
     if (fingerprint_ == nullptr || fingerprint_options_.dims != fingerprint->dims ||
         std::memcmp(fingerprint_options_.seed, fingerprint->seed, sizeof fingerprint->seed) != 0) {
-      fingerprint_ = std::make_shared<Fingerprint>(fingerprint, model_.layout.d, model_.eps());
+      fingerprint_ = std::make_shared<Fingerprint>(fingerprint, shape_.hidden_size,
+                                                   static_cast<float>(shape_.rms_norm_eps));
       fingerprint_options_ = *fingerprint;
     }
     sequence->fingerprint = fingerprint_;
@@ -99,7 +101,7 @@ uint64_t Generator::submit(const cov_generate_request& r,
   sequence->top_log_probs.resize(static_cast<size_t>(top_count));
   if (top_count > 0)
     for (std::vector<int32_t>& order : orders_)
-      order.resize(static_cast<size_t>(model_.layout.vocab));
+      order.resize(static_cast<size_t>(shape_.vocab_size));
   sequence->id = next_id_++;
   waiting_.push_back(std::move(sequence));
   return next_id_ - 1;
@@ -195,9 +197,9 @@ bool Generator::make_room(size_t index) {
   while (!sequence.pages.reserve(pool_, sequence.cached, to)) {
     const bool last = index + 1 == running_.size();
     if (last && index == 0)
-      throw Failure{cov_error(static_cast<cov_code>(pool_.refusal().code),
-                              "no page for position %lld: %.180s", static_cast<long long>(to - 1),
-                              pool_.refusal().message)};
+      throw NoRoom{cov_error(static_cast<cov_code>(pool_.refusal().code),
+                             "no page for position %lld: %.180s", static_cast<long long>(to - 1),
+                             pool_.refusal().message)};
     preempt_youngest();
     if (last) return false;
   }
@@ -217,10 +219,16 @@ void Generator::schedule() {
     budget -= sequence->scheduled;
   }
   rows_.clear();
+  ready_.clear();
+  ready_.reserve(running_.size());
   for (size_t i = 0; i < running_.size(); ++i) {
     if (running_[i]->scheduled == 0 || !make_room(i)) continue;
     Sequence& s = *running_[i];
     rows_.add(s.tokens.data() + s.cached, s.scheduled, s.cached, &s.pages);
+    if (s.cached + s.scheduled != s.length()) continue;
+    rows_.drawn.push_back(rows_.count() - 1);
+    rows_.hidden = rows_.hidden || s.fingerprint != nullptr;
+    ready_.push_back(&s);
   }
 }
 
@@ -228,54 +236,48 @@ void Generator::step(const Listener& listener) {
   sweep();
   if (idle()) return;
   admit();
-  // After the pass nothing may fail, or a sequence would wait for a token that nobody draws.
-  ready_.reserve(running_.size());
-  ready_rows_.reserve(running_.size());
   try {
     schedule();
-  } catch (const Failure& failure) {
-    // The only running sequence does not fit: it fails, the others go on without it.
+  } catch (const NoRoom& none) {
+    // The sequence fails, the others go on without it.
     const std::unique_ptr<Sequence> sequence = std::move(running_.front());
     sequence->pages.clear(pool_);
     running_.clear();
     exhausted_ = false;
-    fail(*sequence, failure.status, listener);
+    fail(*sequence, none.status, listener);
     return;
   }
   decoder_.run(rows_);
+  draw();
+  // From here on nothing fails, or a sequence would wait for a token that nobody draws.
   computed_rows_ += rows_.count();
-  for (std::unique_ptr<Sequence>& s : running_) s->cached += s->scheduled;
-  draw(listener);
+  for (std::unique_ptr<Sequence>& s : running_) {
+    s->cached += s->scheduled;
+    s->scheduled = 0;
+  }
+  announce(listener);
 }
 
 // ---- tokens ------------------------------------------------------------------------------------
 
-void Generator::draw(const Listener& listener) {
-  // Segment i belongs to the i-th sequence with scheduled rows.
-  ready_.clear();
-  ready_rows_.clear();
-  size_t segment = 0;
-  for (std::unique_ptr<Sequence>& s : running_) {
-    if (s->scheduled == 0) continue;
-    const DecoderSegment& part = rows_.segments[segment++];
-    s->scheduled = 0;
-    if (s->cached != s->length()) continue;
-    ready_.push_back(s.get());
-    ready_rows_.push_back(part.row + part.count - 1);
-  }
-  const int64_t vocab = model_.layout.vocab, chunk = decoder_.logit_rows();
-  const int64_t total = static_cast<int64_t>(ready_rows_.size());
+void Generator::draw() {
+  const int64_t vocab = shape_.vocab_size, chunk = decoder_.logit_rows();
+  const int64_t total = rows_.drawn_count();
   for (int64_t first = 0; first < total; first += chunk) {
     const int64_t count = std::min(chunk, total - first);
-    const float* logits = decoder_.logits(ready_rows_.data() + first, count);
-    model_.pool.run(
+    const float* logits = decoder_.logits(first, count);
+    threads_.run(
         count,
         [&](int64_t i) {
-          const size_t at = static_cast<size_t>(first + i);
-          draw_row(logits + i * vocab, decoder_.hidden(ready_rows_[at]), *ready_[at]);
+          Sequence& s = *ready_[static_cast<size_t>(first + i)];
+          const float* hidden = s.fingerprint == nullptr ? nullptr : decoder_.hidden(first + i);
+          draw_row(logits + i * vocab, hidden, s);
         },
         count * vocab > kSmallSampling);
   }
+}
+
+void Generator::announce(const Listener& listener) {
   bool ended = false;
   for (Sequence* sequence : ready_) {
     sequence->ended = finish(*sequence, listener);
@@ -288,7 +290,7 @@ void Generator::draw(const Listener& listener) {
 
 // Token, log-prob, top log-probs and fingerprint of one sequence.
 void Generator::draw_row(const float* logits, const float* hidden, Sequence& s) {
-  const int64_t vocab = model_.layout.vocab;
+  const int64_t vocab = shape_.vocab_size;
   const size_t worker = static_cast<size_t>(ThreadPool::worker());
   const RowStats stats = kernels().logit_stats(logits, 1.0f, vocab);
   const double lse = static_cast<double>(stats.max) + exact_log(static_cast<double>(stats.sum));
@@ -296,9 +298,8 @@ void Generator::draw_row(const float* logits, const float* hidden, Sequence& s) 
   if (!std::isfinite(lse)) return;
   const uint32_t index = static_cast<uint32_t>(s.drawn());
   samplers_[worker].prepare(logits, s.sampling);
-  const int32_t token = samplers_[worker].draw(cov_uniform_at(s.seed, index));
-  s.tokens.push_back(token);
-  s.log_prob = static_cast<float>(static_cast<double>(logits[token]) - lse);
+  s.token = samplers_[worker].draw(cov_uniform_at(s.seed, index));
+  s.log_prob = static_cast<float>(static_cast<double>(logits[s.token]) - lse);
   if (s.top_count > 0)
     top_log_probs(logits, vocab, lse, 1.0f, s.top_count, orders_[worker], s.top_tokens.data(),
                   s.top_log_probs.data());
@@ -312,10 +313,11 @@ bool Generator::finish(Sequence& s, const Listener& listener) {
     fail(s, cov_error(COV_NON_FINITE, "the logits are not finite"), listener);
     return true;
   }
+  s.tokens.push_back(s.token);
   cov_generator_event event = {};
   event.request = s.id;
   event.index = static_cast<int32_t>(s.drawn() - 1);
-  event.token = s.tokens.back();
+  event.token = s.token;
   event.log_prob = s.log_prob;
   event.fingerprint = s.fingerprint == nullptr ? nullptr : s.fingerprint_bytes.data();
   event.top_tokens = s.top_count > 0 ? s.top_tokens.data() : nullptr;

@@ -4,6 +4,8 @@
 // A sequence is its prompt and the tokens drawn so far; `cached` of these positions are in pages.
 // Prefill, decoding and coming back after losing the pages are all the same: compute what is not
 // cached. What a sequence yields therefore depends on nothing but itself.
+//
+// Where pages lie and who computes rows are interfaces, so that this schedules for every device.
 #pragma once
 
 #include <cstdint>
@@ -12,9 +14,10 @@
 #include <memory>
 #include <vector>
 
+#include "core/thread_pool.h"
 #include "covenant/generator.h"
-#include "generate/decoder.h"
 #include "generate/fingerprint.h"
+#include "generate/row_decoder.h"
 #include "generate/sampler.h"
 
 namespace covenant {
@@ -24,6 +27,7 @@ struct GeneratorLimits {
   int32_t step_rows;   // rows of one step, unless more sequences decode
   int64_t page_limit;  // 0: as the memory allows
   int64_t request_limit = INT64_MAX;  // that have not ended
+  int64_t positions = INT64_MAX;      // of a sequence, that the decoder takes
 };
 
 // One request and its state.
@@ -44,6 +48,7 @@ struct Sequence {
   bool ended = false;     // leaves at the end of the step
 
   // Of the token drawn last.
+  int32_t token = 0;
   float log_prob = 0;
   std::vector<int8_t> fingerprint_bytes;
   std::vector<int32_t> top_tokens;
@@ -62,8 +67,8 @@ class Generator {
   // Called for every token, and once for a request that fails (token -1).
   using Listener = std::function<void(const cov_generator_event&)>;
 
-  Generator(cov_model& model, const GenerationWeights& weights, const GeneratorLimits& limits);
-  ~Generator();
+  Generator(const cov_model_shape& shape, ThreadPool& threads, RowDecoder& decoder,
+            PageStore& pages, const GeneratorLimits& limits);
   Generator(const Generator&) = delete;
   Generator& operator=(const Generator&) = delete;
 
@@ -72,7 +77,7 @@ class Generator {
                   int32_t top_count);
   // False when there is no such request any more.
   bool cancel(uint64_t id);
-  // Does nothing when idle. A Failure leaves everything as before the step.
+  // Does nothing when idle. A Failure leaves all requests as before the step.
   void step(const Listener& listener);
 
   bool idle() const { return running_.empty() && waiting_.empty(); }
@@ -80,30 +85,35 @@ class Generator {
 
  private:
   using Sequences = std::vector<std::unique_ptr<Sequence>>;
+  // The only running sequence gets no page.
+  struct NoRoom {
+    cov_status status;
+  };
 
   void admit();
   bool share_prefix(Sequence& sequence);
   void schedule();
   bool make_room(size_t index);
   void preempt_youngest();
-  void draw(const Listener& listener);
+  void draw();
   void draw_row(const float* logits, const float* hidden, Sequence& sequence);
+  void announce(const Listener& listener);
   bool finish(Sequence& sequence, const Listener& listener);
   void fail(Sequence& sequence, const cov_status& status, const Listener& listener);
   void sweep();
 
-  cov_model& model_;
+  cov_model_shape shape_;
+  ThreadPool& threads_;
+  RowDecoder& decoder_;
   GeneratorLimits limits_;
   PagePool pool_;
-  Decoder decoder_;
   DecoderRows rows_;
   uint64_t next_id_ = 1;
   bool exhausted_ = false;  // no page was left; nobody enters until a sequence has gone
   int64_t computed_rows_ = 0, shared_rows_ = 0, preemptions_ = 0;
   std::deque<std::unique_ptr<Sequence>> waiting_;
   Sequences running_;             // oldest first
-  std::vector<Sequence*> ready_;  // whose next token the step under way draws
-  std::vector<int64_t> ready_rows_;
+  std::vector<Sequence*> ready_;  // whose next token the step under way draws, as rows_.drawn has them
   std::shared_ptr<const Fingerprint> fingerprint_;  // the one used last
   cov_fingerprint_options fingerprint_options_ = {};
   // One per thread.

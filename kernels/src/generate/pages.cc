@@ -1,84 +1,94 @@
 #include "generate/pages.h"
 
 #include <algorithm>
-#include <cstring>
 
 namespace covenant {
+namespace {
 
-Page* PagePool::take() {
-  if (free_.empty()) {
-    if (page_limit_ != 0 && static_cast<int64_t>(pages_.size()) >= page_limit_) {
+int64_t pages_for(int64_t positions) { return (positions + kPagePositions - 1) / kPagePositions; }
+
+}  // namespace
+
+// As many pages as the store likes, or as there is room for.
+bool PagePool::grow() {
+  const auto have = static_cast<int64_t>(references_.size());
+  int64_t more = store_.growth(have);
+  if (page_limit_ != 0) {
+    more = std::min(more, page_limit_ - have);
+    if (more <= 0) {
       refusal_ = cov_error(COV_MEMORY_LIMIT, "all %lld pages are in use",
                            static_cast<long long>(page_limit_));
-      return nullptr;
+      return false;
     }
-    auto page = std::make_unique<Page>();
+  }
+  // So that nothing after the store's memory can fail, nor release.
+  references_.reserve(static_cast<size_t>(have + more));
+  free_.reserve(static_cast<size_t>(have + more));
+  for (;; more /= 2) {
     try {
-      page->data.reserve(memory_, bytes_);
+      store_.reserve(have + more);
+      break;
     } catch (const Failure& failure) {
       refusal_ = failure.status;
-      return nullptr;
+      if (more == 1) return false;
     }
-    free_.reserve(pages_.size() + 1);  // so that release cannot fail
-    pages_.push_back(std::move(page));
-    free_.push_back(pages_.back().get());
   }
-  Page* page = free_.back();
+  references_.resize(static_cast<size_t>(have + more), 0);
+  for (int64_t page = have + more - 1; page >= have; --page)
+    free_.push_back(static_cast<int32_t>(page));
+  return true;
+}
+
+int32_t PagePool::take() {
+  if (free_.empty() && !grow()) return kNone;
+  const int32_t page = free_.back();
+  store_.prepare(page);
   free_.pop_back();
-  page->references = 1;
-  // Scores of positions that are not there are multiplied by these and must stay finite.
-  std::memset(page->data.data(), 0, page_bytes());
+  references_[static_cast<size_t>(page)] = 1;
   return page;
 }
 
-void PagePool::release(Page* page) {
-  if (--page->references == 0) free_.push_back(page);
+void PagePool::release(int32_t page) {
+  if (--references_[static_cast<size_t>(page)] == 0) free_.push_back(page);
 }
 
-bool PagePool::make_unique(Page*& page) {
-  if (page->references == 1) return true;
-  Page* own = take();
-  if (own == nullptr) return false;
-  std::memcpy(own->data.data(), page->data.data(), page_bytes());
+bool PagePool::make_unique(int32_t& page) {
+  if (references_[static_cast<size_t>(page)] == 1) return true;
+  const int32_t own = take();
+  if (own == kNone) return false;
+  try {
+    store_.copy(own, page);
+  } catch (...) {
+    release(own);
+    throw;
+  }
   release(page);
   page = own;
   return true;
 }
 
 bool PageTable::reserve(PagePool& pool, int64_t from, int64_t to) {
-  const int64_t last = (to + kPagePositions - 1) / kPagePositions;
-  for (int64_t i = from / kPagePositions; i < std::min(count(), last); ++i) {
-    Page*& page = pages_[static_cast<size_t>(i)];
-    if (!pool.make_unique(page)) return false;
-    data_[static_cast<size_t>(i)] = page->data.data();
-  }
-  pages_.reserve(static_cast<size_t>(last));
-  data_.reserve(static_cast<size_t>(last));
-  while (count() < last) {
-    Page* page = pool.take();
-    if (page == nullptr) return false;
+  const auto last = static_cast<size_t>(pages_for(to));
+  for (size_t i = static_cast<size_t>(from / kPagePositions); i < std::min(pages_.size(), last); ++i)
+    if (!pool.make_unique(pages_[i])) return false;
+  pages_.reserve(last);
+  while (pages_.size() < last) {
+    const int32_t page = pool.take();
+    if (page == PagePool::kNone) return false;
     pages_.push_back(page);
-    data_.push_back(page->data.data());
   }
   return true;
 }
 
 void PageTable::share(PagePool& pool, const PageTable& other, int64_t positions) {
-  const auto wanted = (positions + kPagePositions - 1) / kPagePositions;
-  pages_.reserve(static_cast<size_t>(wanted));
-  data_.reserve(static_cast<size_t>(wanted));
-  for (int64_t i = 0; i < wanted; ++i) {
-    Page* page = other.pages_[static_cast<size_t>(i)];
-    pages_.push_back(page);
-    data_.push_back(page->data.data());
-    pool.retain(page);
-  }
+  const auto end = other.pages_.begin() + pages_for(positions);
+  pages_.assign(other.pages_.begin(), end);
+  for (const int32_t page : pages_) pool.retain(page);
 }
 
 void PageTable::clear(PagePool& pool) {
-  for (Page* page : pages_) pool.release(page);
+  for (const int32_t page : pages_) pool.release(page);
   pages_.clear();
-  data_.clear();
 }
 
 }  // namespace covenant

@@ -1,60 +1,58 @@
-// Keys and values in pages of 16 positions, fp32 or bf16. A page holds all layers and heads of its positions:
-// per layer and kv head the keys [dim][16], then the values [16][padded dim]. Pages are counted
-// references, so that sequences with the same beginning share them.
+// Pages of 16 positions of keys and values, by their numbers: counted references, so that sequences with
+// the same beginning share them. Where pages lie, and how, is the affair of a PageStore.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
-#include <memory>
 #include <vector>
 
-#include "engine/attention.h"
-#include "engine/memory.h"
+#include "core/failure.h"
 #include "generate/kernels.h"
 
 namespace covenant {
 
-struct Page {
-  Buffer<uint8_t> data;
-  int32_t references = 0;
+class PageStore {
+ public:
+  virtual ~PageStore() = default;
+  // Of one page, with all layers and heads.
+  virtual uint64_t page_bytes() const = 0;
+  // By how many pages it is best to grow from `pages` on, at least 1.
+  virtual int64_t growth(int64_t pages) const = 0;
+  // Memory for pages 0 to pages - 1; those that are there already stay where they are. Throws Failure.
+  virtual void reserve(int64_t pages) = 0;
+  // A page gets a new holder, who has written nothing yet.
+  virtual void prepare(int32_t page) = 0;
+  virtual void copy(int32_t to, int32_t from) = 0;
 };
 
 class PagePool {
  public:
   // `page_limit` 0: as many as the memory allows. Pages are allocated when first needed and kept
-  // for reuse until the pool goes.
-  PagePool(Memory& memory, const AttentionShape& shape, int64_t layers, bool bf16,
-           int64_t page_limit)
-      : memory_(memory),
-        shape_(shape),
-        bytes_(layers * shape.kv_heads * head_elements() * (bf16 ? 2 : 4)),
-        bf16_(bf16),
-        page_limit_(page_limit) {}
+  // for reuse until the store goes.
+  PagePool(PageStore& store, int64_t page_limit) : store_(store), page_limit_(page_limit) {}
 
-  // A zeroed page with one reference; null when the limit or the memory is reached.
-  Page* take();
-  void retain(Page* page) { ++page->references; }
-  void release(Page* page);
+  static constexpr int32_t kNone = -1;
+  // A page with one reference; kNone when the limit or the memory is reached.
+  int32_t take();
+  void retain(int32_t page) { ++references_[static_cast<size_t>(page)]; }
+  void release(int32_t page);
   // Makes `page` one that only its holder has, by a copy when needed; false when there is no room.
-  bool make_unique(Page*& page);
+  bool make_unique(int32_t& page);
 
-  // Of one layer and kv head.
-  int64_t head_elements() const { return kPagePositions * (shape_.dim + shape_.padded_dim()); }
-  bool bf16() const { return bf16_; }
-  int64_t used() const { return static_cast<int64_t>(pages_.size() - free_.size()); }
+  int64_t used() const { return static_cast<int64_t>(references_.size() - free_.size()); }
   int64_t limit() const { return page_limit_; }
-  uint64_t page_bytes() const { return static_cast<uint64_t>(bytes_); }
+  uint64_t page_bytes() const { return store_.page_bytes(); }
   // Why take gave nothing the last time.
   const cov_status& refusal() const { return refusal_; }
 
  private:
-  Memory& memory_;
-  AttentionShape shape_;
-  int64_t bytes_;
-  bool bf16_;
+  bool grow();
+
+  PageStore& store_;
   int64_t page_limit_;
   cov_status refusal_ = cov_ok();
-  std::vector<std::unique_ptr<Page>> pages_;
-  std::vector<Page*> free_;
+  std::vector<int32_t> references_;  // by page
+  std::vector<int32_t> free_;
 };
 
 // The pages of one sequence, in order of position.
@@ -71,13 +69,10 @@ class PageTable {
   void share(PagePool& pool, const PageTable& other, int64_t positions);
   void clear(PagePool& pool);
 
-  uint8_t* page(int64_t i) const { return pages_[static_cast<size_t>(i)]->data.data(); }
-  const void* const* data() const { return data_.data(); }
-  int64_t count() const { return static_cast<int64_t>(pages_.size()); }
+  const std::vector<int32_t>& pages() const { return pages_; }
 
  private:
-  std::vector<Page*> pages_;
-  std::vector<const void*> data_;  // of each page
+  std::vector<int32_t> pages_;
 };
 
 }  // namespace covenant

@@ -81,10 +81,10 @@ int main() {
                                        none.outputs.data()),
              COV_CANCELLED);
   options.cancel = nullptr;
-  options.weights = COV_WEIGHTS_INT8;
+  options.weights = 3;
   CHECK_CODE(cov_device_model_generate(gpu, requests.data(), kRequests, &options,
                                        none.outputs.data()),
-             COV_UNSUPPORTED);
+             COV_INVALID_ARGUMENT);
   options.weights = 0;
   requests[1].prompt_length = 80;
   CHECK_CODE(cov_device_model_generate(gpu, requests.data(), kRequests, &options,

@@ -120,8 +120,8 @@ void faults(int32_t devices) {
   results.options.cancel = &cancel;
   CHECK_CODE(generate(model, results), COV_CANCELLED);
   results.options.cancel = nullptr;
-  results.options.weights = COV_WEIGHTS_INT8;
-  CHECK_CODE(generate(model, results), COV_UNSUPPORTED);
+  results.options.weights = 3;
+  CHECK_CODE(generate(model, results), COV_INVALID_ARGUMENT);
   results.options.weights = COV_WEIGHTS_F32;
   CHECK_CODE(generate(nullptr, results), COV_INVALID_ARGUMENT);
   if (std::getenv("COVENANT_EMULATED_DEVICES") != nullptr) {

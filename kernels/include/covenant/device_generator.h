@@ -1,0 +1,58 @@
+// A long-lived generator on a CUDA device: requests join and leave while others are decoded, as
+// covenant/generator.h has it on the CPU. Keys, values and the layers are on the device; the schedule and the
+// draws are the CPU's.
+//
+// Threads: as cov_device_model, of which a generator is a part.
+//
+// Determinism: what a request yields depends on the request and the weights alone: not on the other requests, on
+// when it joined, on the limits, or on CUDA graphs. cov_device_model_generate, a generator and
+// cov_device_model_replay agree bit for bit under the same weight type. That is what cov_generator yields on the CPU
+// (tier A), but for COV_WEIGHTS_F32 of a model in COV_COMPUTE_BF16, where it is the same on one type of device
+// (tier B).
+//
+// Memory: pages of 16 positions as on the CPU, allocated in chunks. All of it counts towards the device's limit;
+// activations and logits of a step are allocated when the generator is created.
+//
+// Errors: those of covenant/generator.h, and COV_UNSUPPORTED for a request of more than 24000 positions.
+#ifndef COVENANT_DEVICE_GENERATOR_H
+#define COVENANT_DEVICE_GENERATOR_H
+
+#include <stdint.h>
+
+#include "covenant/device_model.h"
+#include "covenant/generator.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct cov_device_generator cov_device_generator;
+
+// Takes a snapshot of the parameters in the wanted type, adapters in use included, and retains the model. options
+// as of cov_generator_create, but step_rows 0 is 1024 here, and COV_WEIGHTS_F32 are those of the model's compute.
+// *generator is NULL on error.
+cov_status cov_device_generator_create(cov_device_model* model, const cov_generator_options* options,
+                                       cov_device_generator** generator);
+
+// Forgets all requests and gives everything back. NULL does nothing.
+void cov_device_generator_release(cov_device_generator* generator);
+
+// Takes a new snapshot of the parameters. COV_FAILED_PRECONDITION unless idle.
+cov_status cov_device_generator_refresh(cov_device_generator* generator);
+
+// As cov_generator_submit, cov_generator_cancel and cov_generator_step.
+cov_status cov_device_generator_submit(cov_device_generator* generator,
+                                       const cov_generate_request* request,
+                                       const cov_fingerprint_options* fingerprint, int32_t top_count,
+                                       uint64_t* id);
+cov_status cov_device_generator_cancel(cov_device_generator* generator, uint64_t id);
+cov_status cov_device_generator_step(cov_device_generator* generator, cov_generator_callback callback,
+                                     void* context, int32_t* active);
+
+// All zeros for NULL.
+cov_generator_state cov_device_generator_get_state(const cov_device_generator* generator);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
