@@ -14,6 +14,8 @@ namespace {
 constexpr int64_t kPositionsEach = 1024;
 constexpr int64_t kLogits = int64_t{32} << 20;  // on the device and the host at once
 constexpr int64_t kLogitRowsMin = 8;
+// Rows that go through several stages together: of fewer, products wait for their weights.
+constexpr int64_t kPieceRows = 256;
 
 // Rows that a step of one row for each sequence is filled up to, so that few graphs serve every number of
 // sequences: 1, 2, 3, 4, 6, 8, 12, 16, 24, 32, ...
@@ -22,67 +24,64 @@ int64_t filled_rows(int64_t rows) {
   return power >= 4 && rows <= power / 4 * 3 ? power / 4 * 3 : power;
 }
 
-uint64_t list_bytes(int64_t pages, int64_t rows, int64_t drawn) {
-  return static_cast<uint64_t>(pages) * sizeof(void*) +
-         static_cast<uint64_t>(3 * rows + drawn) * sizeof(int32_t);
-}
-
 }  // namespace
 
-int64_t pages_for(int64_t positions) { return (positions + kPagePositions - 1) / kPagePositions; }
+// ---- stage -------------------------------------------------------------------------------------
 
-// ---- lists -------------------------------------------------------------------------------------
+DecoderStage::DecoderStage(const GenerationWeights& weights, const DevicePages& pages, const DecoderSize& size)
+    : pages_(pages),
+      layers_(weights, size.rows),
+      lists_(weights.model().device(), size),
+      counts_(size.graphs),
+      graphs_(weights.model().device(), weights.model().graph_counts()) {}
 
-StepLists::StepLists(Device& device, const DecoderSize& size)
-    : device_(device, list_bytes(size.pages, size.rows, size.drawn)),
-      host_(static_cast<char*>(pinned_.reserve(device_.bytes()))) {}
-
-// With `fill`, the table of each sequence has the same length. Rows that fill a step up repeat the first one: they
-// write the same keys and values to the same place, and nobody reads what becomes of them.
-void StepLists::pack(const StepShape& shape, const DecoderRows& rows, const DevicePages& pages, bool fill) {
-  auto* const addresses = reinterpret_cast<void**>(host_);
-  auto* const tokens = reinterpret_cast<int32_t*>(addresses + shape.pages);
-  int32_t* const first = tokens + 2 * shape.rows;
-  int64_t next = 0;
-  for (const DecoderSegment& segment : rows.segments) {
-    const int64_t count = pages_for(segment.start + segment.count);
-    std::fill_n(first + segment.row, segment.count, static_cast<int32_t>(next));
-    for (int64_t i = 0; i < count; ++i)
-      addresses[next + i] = pages.data(segment.pages->pages()[static_cast<size_t>(i)]);
-    next += fill ? pages_for(shape.longest) : count;
-  }
-  const auto put = [](const auto& list, int32_t* to, int64_t count) {
-    int32_t* const end = std::transform(list.begin(), list.end(), to,
-                                        [](auto value) { return static_cast<int32_t>(value); });
-    if (end < to + count) std::fill(end, to + count, *to);
-  };
-  put(rows.tokens, tokens, shape.rows);
-  put(rows.positions, tokens + shape.rows, shape.rows);
-  std::fill(first + rows.count(), first + shape.rows, 0);
-  put(rows.drawn, first + shape.rows, shape.listed);
+void DecoderStage::pack(const StepShape& shape, const DecoderRows& rows, bool fill) {
+  if (rope_ != model().cosine()) graphs_.clear();
+  rope_ = model().cosine();
+  lists_.pack(shape, rows, pages_, fill);
 }
 
-void StepLists::upload(Device& device, const StepShape& shape) const {
-  device.upload(device_.data(), host_, list_bytes(shape.pages, shape.rows, shape.listed));
+void DecoderStage::forward(const StepShape& shape, int64_t first, int64_t count) {
+  const Stream stream = model().stream();
+  const int32_t* const positions = lists_.positions(shape) + first;
+  PagedRows paged = {model().layout().attention, pages_.bf16(), 0, lists_.pages(),
+                     lists_.first_pages(shape) + first, positions, count};
+  layers_.forward(first, positions, count, [&](int64_t layer, const float* qkv, float* out) {
+    paged.offset = layer * pages_.layer_elements();
+    cache_append(stream, paged, qkv);
+    attention_cached(stream, paged, qkv, shape.longest, out);
+  });
+}
+
+void DecoderStage::run(const StepShape& shape, bool graph, const std::function<void()>& queue) {
+  if (graph)
+    graphs_.run({shape.rows, shape.longest, shape.hidden}, queue);
+  else if (counts_)
+    graphs_.run_plain(queue);
+  else
+    queue();
 }
 
 // ---- decoder -----------------------------------------------------------------------------------
 
-DeviceDecoder::DeviceDecoder(const GenerationWeights& weights, const DevicePages& pages, const DecoderSize& size)
-    : model_(weights.model()),
-      pages_(pages),
+DeviceDecoder::DeviceDecoder(const Stages& stages, const StageWeights& weights, const StagePages& pages,
+                             const DecoderSize& size)
+    : link_(stages.link()),
       size_(size),
-      logit_rows_(std::min(size.drawn, std::max(kLogits / model_.layout().vocab, kLogitRowsMin))),
-      graphs_(model_.device(), model_.graph_counts()),
-      layers_(weights, size.rows),
-      lists_(model_.device(), size) {
-  const Layout& l = model_.layout();
+      vocab_(stages.shape().vocab_size),
+      width_(stages.shape().hidden_size),
+      logit_rows_(std::min(size.drawn, std::max(kLogits / vocab_, kLogitRowsMin))) {
+  stages.each([&](Model&, size_t s) {
+    stages_.push_back(std::make_unique<DecoderStage>(weights.at(s), pages.at(s), size));
+  });
+  Device& device = last().model().device();
+  device.activate();
   const auto floats = [&](int64_t count, Buffer<float>& buffer, PinnedBuffer& pinned) {
-    buffer = Buffer<float>(model_.device(), static_cast<uint64_t>(count));
+    buffer = Buffer<float>(device, static_cast<uint64_t>(count));
     return static_cast<float*>(pinned.reserve(buffer.bytes()));
   };
-  host_logits_ = floats(logit_rows_ * l.vocab, logits_, pinned_logits_);
-  host_hidden_ = floats(logit_rows_ * l.d, hidden_, pinned_hidden_);
+  host_logits_ = floats(logit_rows_ * vocab_, logits_, pinned_logits_);
+  host_hidden_ = floats(logit_rows_ * width_, hidden_, pinned_hidden_);
 }
 
 StepShape DeviceDecoder::shape_of(const DecoderRows& rows, bool decode) const {
@@ -102,58 +101,70 @@ StepShape DeviceDecoder::shape_of(const DecoderRows& rows, bool decode) const {
 }
 
 void DeviceDecoder::run(const DecoderRows& rows) {
-  const bool decode = size_.graphs && model_.graphs && rows.count() == rows.drawn_count();
+  const bool decode =
+      size_.graphs && last().model().graphs && rows.count() == rows.drawn_count();
   shape_ = shape_of(rows, decode);
-  if (rope_ != model_.cosine()) graphs_.clear();
-  rope_ = model_.cosine();
-  lists_.pack(shape_, rows, pages_, decode);
-  if (decode)
-    graphs_.run({shape_.rows, shape_.longest, shape_.hidden}, [&] { queue(shape_); });
-  else if (size_.graphs)
-    graphs_.run_plain([&] { queue(shape_); });
-  else
-    queue(shape_);
+  const int64_t piece = stages_.size() == 1 || decode ? shape_.rows : kPieceRows;
+  for (const auto& stage : stages_) {
+    stage->model().device().activate();
+    stage->pack(shape_, rows, decode);
+  }
+  if (remote_embedding()) embed_from_last(shape_);
+  for (int64_t first = 0; first < shape_.rows; first += piece) {
+    const int64_t count = std::min(piece, shape_.rows - first);
+    for (size_t s = 0; s < stages_.size(); ++s) {
+      stages_[s]->model().device().activate();
+      stages_[s]->run(shape_, decode, [&] { queue(s, shape_, first, count); });
+      if (s + 1 < stages_.size()) carry(s, s + 1, first, count);
+    }
+  }
   download(shape_, 0, std::min(rows.drawn_count(), logit_rows_));
 }
 
-void DeviceDecoder::queue(const StepShape& shape) {
-  const Stream stream = model_.stream();
-  const int64_t rows = shape.rows;
-  const int32_t* const positions = lists_.positions(shape);
-  lists_.upload(model_.device(), shape);
-  layers_.embed(lists_.tokens(shape), rows);
-  PagedRows paged = {model_.layout().attention, pages_.bf16(), 0, lists_.pages(), lists_.first_pages(shape),
-                     positions, rows};
-  layers_.forward(positions, rows, [&](int64_t layer, const float* qkv, float* out) {
-    paged.offset = layer * pages_.layer_elements();
-    cache_append(stream, paged, qkv);
-    attention_cached(stream, paged, qkv, shape.longest, out);
-  });
-  if (shape.drawn > 0) head(shape, 0, shape.drawn);
+void DeviceDecoder::embed_from_last(const StepShape& shape) {
+  last().model().device().activate();
+  last().upload(shape);
+  last().embed(shape);
+  carry(stages_.size() - 1, 0, 0, shape.rows);
+}
+
+void DeviceDecoder::queue(size_t s, const StepShape& shape, int64_t first, int64_t count) {
+  DecoderStage& stage = *stages_[s];
+  const bool is_last = s + 1 == stages_.size();
+  if (first == 0 && !(is_last && remote_embedding())) stage.upload(shape);
+  if (first == 0 && s == 0 && !remote_embedding()) stage.embed(shape);
+  stage.forward(shape, first, count);
+  if (is_last && first + count == shape.rows && shape.drawn > 0) head(shape, 0, shape.drawn);
+}
+
+void DeviceDecoder::carry(size_t from, size_t to, int64_t first, int64_t count) {
+  link_->carry(from, stages_[from]->layers().x() + first * width_, to,
+               stages_[to]->layers().x() + first * width_, static_cast<uint64_t>(count * width_));
 }
 
 void DeviceDecoder::head(const StepShape& shape, int64_t first, int64_t count) {
-  const int32_t* const drawn = lists_.drawn(shape) + first;
-  layers_.logits(drawn, count, logits_.data());
-  if (shape.hidden)
-    cuda::embed(model_.stream(), layers_.x(), drawn, count, model_.layout().d, hidden_.data());
+  const int32_t* const drawn = last().lists().drawn(shape) + first;
+  GenerationLayers& layers = last().layers();
+  layers.logits(drawn, count, logits_.data());
+  if (shape.hidden) embed(last().model().stream(), layers.x(), drawn, count, width_, hidden_.data());
 }
 
-// Waits.
+// Waits, for all stages: the last one is done after the others.
 void DeviceDecoder::download(const StepShape& shape, int64_t first, int64_t count) {
-  Device& device = model_.device();
-  const Layout& l = model_.layout();
+  Device& device = last().model().device();
+  device.activate();
   const auto fetch = [&](float* to, const Buffer<float>& from, int64_t width) {
     if (count > 0) device.download(to, from.data(), static_cast<uint64_t>(count * width) * sizeof(float));
   };
-  fetch(host_logits_, logits_, l.vocab);
-  if (shape.hidden) fetch(host_hidden_, hidden_, l.d);
+  fetch(host_logits_, logits_, vocab_);
+  if (shape.hidden) fetch(host_hidden_, hidden_, width_);
   device.finish();
   first_ = first;
 }
 
 const float* DeviceDecoder::logits(int64_t first, int64_t count) {
   if (first != first_) {
+    last().model().device().activate();
     head(shape_, first, count);
     download(shape_, first, count);
   }

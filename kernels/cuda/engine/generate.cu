@@ -23,22 +23,27 @@ DecoderSize size_for(const cov_generate_request* requests, int32_t count, const 
 
 }  // namespace
 
-void Model::generate(const cov_generate_request* requests, int32_t count,
-                     const cov_generate_options& options, cov_generate_output* outputs,
-                     const Share& share) {
+void generate(const Stages& stages, const cov_generate_request* requests, int32_t count,
+              const cov_generate_options& options, cov_generate_output* outputs, const Share& share) {
   if (count == 0) return;
   const GeneratorLimits limits = {batch_of(options), kStepRows, 0};
   const DecoderSize size = size_for(requests, count, limits);
-  prepare_rope(size.positions);
-  const GenerationWeights weights(*this, options.weights, GenerationWeights::Keep::kView);
   const int threads = std::min(share.threads(), static_cast<int>(size.drawn));
-  DeviceGeneration generation(weights, size, limits, threads);
+  stages.prepare_rope(size.positions);
+  const StageWeights weights(stages, options.weights, GenerationWeights::Keep::kView);
+  DeviceGeneration generation(stages, weights, size, limits, threads);
   try {
     generate_all(generation.generator, requests, count, options, outputs, share);
   } catch (...) {
-    device_.finish();
+    stages.finish();
     throw;
   }
+}
+
+void Model::generate(const cov_generate_request* requests, int32_t count,
+                     const cov_generate_options& options, cov_generate_output* outputs,
+                     const Share& share) {
+  cuda::generate(Stages(*this), requests, count, options, outputs, share);
 }
 
 }  // namespace covenant::cuda

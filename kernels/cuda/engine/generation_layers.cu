@@ -52,12 +52,12 @@ GenerationLayers::GenerationLayers(const GenerationWeights& weights, int64_t row
   cut(Cutter(data_.data()));
 }
 
-Rows GenerationLayers::normalise(const int32_t* index, const float* gain, int64_t rows) {
+Rows GenerationLayers::normalise(const float* x, const int32_t* index, const float* gain, int64_t rows) {
   const int64_t d = model_.layout().d;
   if (weights_.form() == Form::kInt8)
-    rmsnorm_quantise(model_.stream(), x_, index, gain, model_.eps(), rows, d, normed_.f32, bytes_, scales_);
+    rmsnorm_quantise(model_.stream(), x, index, gain, model_.eps(), rows, d, normed_.f32, bytes_, scales_);
   else
-    rmsnorm(model_.stream(), x_, index, gain, model_.eps(), rows, d, normed_, nullptr);
+    rmsnorm(model_.stream(), x, index, gain, model_.eps(), rows, d, normed_, nullptr);
   return normed_;
 }
 
@@ -89,23 +89,24 @@ void GenerationLayers::multiply(const GenerationMatrix& w, Rows x, int64_t rows,
   }
 }
 
-void GenerationLayers::forward(const int32_t* positions, int64_t rows, const Attend& attend) {
+void GenerationLayers::forward(int64_t first, const int32_t* positions, int64_t rows, const Attend& attend) {
   const Layout& l = model_.layout();
+  float* const x = x_ + first * l.d;
   const Stream stream = model_.stream();
   for (int64_t i = 0; i < l.layers; ++i) {
     const GenerationWeights::Layer& layer = weights_.layer(i);
-    multiply(layer.qkv, normalise(nullptr, layer.norm1, rows), rows, nullptr, qkv_);
+    multiply(layer.qkv, normalise(x, nullptr, layer.norm1, rows), rows, nullptr, qkv_);
     rope(stream, qkv_, positions, model_.cosine(), model_.sine(), rows, l.attention.width(),
          l.attention.heads + l.attention.kv_heads, l.attention.dim, false);
     attend(i, qkv_, attention_);
-    multiply(layer.o, attended(rows), rows, x_, x_);
-    multiply(layer.gate_up, normalise(nullptr, layer.norm2, rows), rows, nullptr, gate_up_);
-    multiply(layer.down, gated(rows), rows, x_, x_);
+    multiply(layer.o, attended(rows), rows, x, x);
+    multiply(layer.gate_up, normalise(x, nullptr, layer.norm2, rows), rows, nullptr, gate_up_);
+    multiply(layer.down, gated(rows), rows, x, x);
   }
 }
 
 void GenerationLayers::logits(const int32_t* index, int64_t rows, float* out) {
-  multiply(weights_.head(), normalise(index, weights_.final_norm(), rows), rows, nullptr, out);
+  multiply(weights_.head(), normalise(x_, index, weights_.final_norm(), rows), rows, nullptr, out);
 }
 
 }  // namespace covenant::cuda

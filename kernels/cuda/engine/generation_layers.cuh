@@ -28,14 +28,15 @@ class GenerationLayers {
 
   // The attention of a layer, from rotated (q | k | v) to (rows, d), is the caller's affair.
   using Attend = std::function<void(int64_t layer, const float* qkv, float* out)>;
-  void forward(const int32_t* positions, int64_t rows, const Attend& attend);
+  // Rows [first, first + rows) of x; positions are theirs.
+  void forward(int64_t first, const int32_t* positions, int64_t rows, const Attend& attend);
 
   // Final norm and logits (rows, vocab) of rows of x given by index.
   void logits(const int32_t* index, int64_t rows, float* out);
 
  private:
   // What products read, made of x, of the attention or of (gate | up). With int8 weights that is bytes_.
-  Rows normalise(const int32_t* index, const float* gain, int64_t rows);
+  Rows normalise(const float* x, const int32_t* index, const float* gain, int64_t rows);
   Rows attended(int64_t rows);
   Rows gated(int64_t rows);
   void multiply(const GenerationMatrix& w, Rows x, int64_t rows, const float* init, float* out);

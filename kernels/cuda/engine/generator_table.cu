@@ -5,13 +5,9 @@
 namespace covenant::cuda {
 namespace {
 
-DeviceGenerator& generator_of(void* handle) {
-  auto* const generator = static_cast<DeviceGenerator*>(handle);
-  generator->activate();
-  return *generator;
-}
+AnyGenerator& generator_of(void* handle) { return *static_cast<AnyGenerator*>(handle); }
 
-void release(void* handle) { delete static_cast<DeviceGenerator*>(handle); }
+void release(void* handle) { delete static_cast<AnyGenerator*>(handle); }
 
 cov_status refresh(void* handle) {
   return guard([&] { generator_of(handle).refresh(); });
@@ -20,13 +16,13 @@ cov_status refresh(void* handle) {
 cov_status submit(void* handle, const cov_generate_request* request,
                   const cov_fingerprint_options* fingerprint, int32_t top_count, uint64_t* id) {
   return guard([&] {
-    *id = static_cast<DeviceGenerator*>(handle)->generator().submit(*request, fingerprint, top_count);
+    *id = generator_of(handle).submit(*request, fingerprint, top_count);
   });
 }
 
 cov_status cancel(void* handle, uint64_t id) {
   return guard([&] {
-    if (!static_cast<DeviceGenerator*>(handle)->generator().cancel(id))
+    if (!generator_of(handle).cancel(id))
       raise(COV_OUT_OF_RANGE, "request %llu has ended", static_cast<unsigned long long>(id));
   });
 }
@@ -39,7 +35,7 @@ cov_status step(void* handle, cov_generator_callback callback, void* context) {
 }
 
 void state(const void* handle, cov_generator_state* state) {
-  *state = static_cast<const DeviceGenerator*>(handle)->state();
+  *state = static_cast<const AnyGenerator*>(handle)->state();
 }
 
 }  // namespace

@@ -1,7 +1,7 @@
 // Replay: the decoder of generation over prompts and completions.
 #include <algorithm>
 
-#include "engine/decoder.cuh"
+#include "engine/generator.cuh"
 #include "generate/replay.h"
 
 namespace covenant::cuda {
@@ -11,8 +11,8 @@ constexpr int64_t kRows = 2048;  // computed together
 
 }  // namespace
 
-void Model::replay(const cov_replay_request* requests, int32_t count,
-                   const cov_replay_options& options, const cov_replay_output* outputs, const Share& share) {
+void replay(const Stages& stages, const cov_replay_request* requests, int32_t count,
+            const cov_replay_options& options, const cov_replay_output* outputs, const Share& share) {
   if (count == 0) return;
   int64_t longest = 0, all = 0;
   for (int32_t i = 0; i < count; ++i) {
@@ -23,20 +23,25 @@ void Model::replay(const cov_replay_request* requests, int32_t count,
   if (longest > kCachePositionsMax)
     raise(COV_UNSUPPORTED, "a request of %lld positions; replay on a device takes %lld",
           static_cast<long long>(longest), static_cast<long long>(kCachePositionsMax));
-  prepare_rope(longest);
   const int64_t rows = std::min(kRows, all);
-  const GenerationWeights weights(*this, options.weights, GenerationWeights::Keep::kView);
-  DevicePages pages(weights);
+  stages.prepare_rope(longest);
+  const StageWeights weights(stages, options.weights, GenerationWeights::Keep::kView);
+  StagePages pages(stages, weights);
   // Of those computed together one continues, and the others begin.
   const DecoderSize size = {rows, rows, longest, pages_for(longest) + 2 * rows, false};
-  DeviceDecoder decoder(weights, pages, size);
+  DeviceDecoder decoder(stages, weights, pages, size);
   ThreadPool threads(share.threads());
   try {
-    replay_all({shape_, threads, decoder, pages, rows}, requests, count, options, outputs, share);
+    replay_all({stages.shape(), threads, decoder, pages, rows}, requests, count, options, outputs, share);
   } catch (...) {
-    device_.finish();
+    stages.finish();
     throw;
   }
+}
+
+void Model::replay(const cov_replay_request* requests, int32_t count,
+                   const cov_replay_options& options, const cov_replay_output* outputs, const Share& share) {
+  cuda::replay(Stages(*this), requests, count, options, outputs, share);
 }
 
 }  // namespace covenant::cuda

@@ -42,7 +42,9 @@ void graphs(const void* handle, cov_device_graphs* graphs) {
 void set_graphs(void* handle, bool enabled) { static_cast<Model*>(handle)->graphs = enabled; }
 
 cov_status create_generator(void* handle, const cov_generator_options* options, void** generator) {
-  return guard([&] { *generator = new DeviceGenerator(model_of(handle), *options); });
+  return guard([&] {
+    *generator = static_cast<AnyGenerator*>(new DeviceGenerator(Stages(model_of(handle)), *options));
+  });
 }
 
 }  // namespace

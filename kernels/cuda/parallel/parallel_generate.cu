@@ -1,9 +1,11 @@
 // Generation and replay over replicas: each works on its share of the requests, which do not depend on each
 // other.
+#include <atomic>
 #include <mutex>
-#include <thread>
 
+#include "engine/generator.cuh"
 #include "parallel/parallel_model.h"
+#include "parallel/stage_link.h"
 
 namespace covenant::cuda {
 namespace {
@@ -20,29 +22,30 @@ struct Listener {
   }
 };
 
-struct Threads {
-  std::vector<std::thread> list;
-  ~Threads() {
-    for (std::thread& thread : list) thread.join();
-  }
-};
-
 }  // namespace
 
+Stages ParallelModel::stages_of(size_t replica) {
+  std::vector<Model*> models;
+  std::vector<Device*> devices;
+  for (const auto& stage : replicas_[replica]->stages()) {
+    models.push_back(&stage->model);
+    devices.push_back(&stage->device);
+  }
+  return {std::move(models), std::make_unique<PeerLink>(std::move(devices))};
+}
+
 void ParallelModel::spread(int32_t count, const OnShare& body) {
-  if (stages_ > 1) raise(COV_UNSUPPORTED, "a model whose layers are split does not generate or replay");
   const auto replicas = static_cast<int64_t>(replicas_.size());
   std::atomic<bool> stop{false};
   std::mutex mutex;
   cov_status first_failure = cov_ok();
-  const auto run = [&](int64_t r) {
+  const auto run = [&](size_t replica) {
+    const auto r = static_cast<int64_t>(replica);
     const auto first = static_cast<int32_t>(count * r / replicas);
     const auto after = static_cast<int32_t>(count * (r + 1) / replicas);
     if (first == after) return;
     const cov_status status = guard([&] {
-      Stage& stage = *replicas_[static_cast<size_t>(r)]->stages()[0];
-      stage.device.activate();
-      body(stage.model, after - first, {first, static_cast<int32_t>(replicas), &stop});
+      body(stages_of(replica), after - first, {first, static_cast<int32_t>(replicas), &stop});
     });
     if (status.code == COV_OK) return;
     const std::lock_guard<std::mutex> guard(mutex);
@@ -50,19 +53,14 @@ void ParallelModel::spread(int32_t count, const OnShare& body) {
     stop.store(true, std::memory_order_relaxed);
   };
   attempt(nullptr, [&] {
-    {
-      Threads threads;
-      threads.list.reserve(replicas_.size());
-      try {
-        for (int64_t r = 1; r < replicas; ++r) threads.list.emplace_back(run, r);
-      } catch (...) {
-        stop.store(true, std::memory_order_relaxed);
-        throw;
-      }
-      run(0);
-    }
+    crew().run(run);
     require(first_failure);
   });
+}
+
+Crew& ParallelModel::crew() {
+  if (crew_ == nullptr) crew_ = std::make_unique<Crew>(replicas_.size());
+  return *crew_;
 }
 
 void ParallelModel::generate(const cov_generate_request* requests, int32_t count,
@@ -73,15 +71,15 @@ void ParallelModel::generate(const cov_generate_request* requests, int32_t count
     shared.on_token = Listener::call;
     shared.context = &listener;
   }
-  spread(count, [&](Model& model, int32_t share_count, const Share& share) {
-    model.generate(requests + share.first, share_count, shared, outputs + share.first, share);
+  spread(count, [&](const Stages& stages, int32_t share_count, const Share& share) {
+    cuda::generate(stages, requests + share.first, share_count, shared, outputs + share.first, share);
   });
 }
 
 void ParallelModel::replay(const cov_replay_request* requests, int32_t count,
                            const cov_replay_options& options, const cov_replay_output* outputs) {
-  spread(count, [&](Model& model, int32_t share_count, const Share& share) {
-    model.replay(requests + share.first, share_count, options, outputs + share.first, share);
+  spread(count, [&](const Stages& stages, int32_t share_count, const Share& share) {
+    cuda::replay(stages, requests + share.first, share_count, options, outputs + share.first, share);
   });
 }
 

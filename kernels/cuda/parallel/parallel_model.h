@@ -7,12 +7,15 @@
 #include <vector>
 
 #include "covenant/parallel.h"
+#include "engine/stages.cuh"
+#include "parallel/crew.h"
 #include "parallel/pipeline.h"
 #include "parallel/spread.h"
 
 namespace covenant::cuda {
 
-class ParallelLora;  // parallel_lora.h
+class ParallelGenerator;  // parallel_generator.h
+class ParallelLora;       // parallel_lora.h
 
 class ParallelModel {
  public:
@@ -36,7 +39,7 @@ class ParallelModel {
   double optimizer_step(const cov_adamw_options& options);
   void train_step(const cov_batch& batch, const cov_adamw_options& options, double* loss,
                   double* norm);
-  // Requests are spread over the replicas, which must not be split.
+  // Requests are spread over the replicas.
   void generate(const cov_generate_request* requests, int32_t count, const cov_generate_options& options,
                 cov_generate_output* outputs);
   void replay(const cov_replay_request* requests, int32_t count, const cov_replay_options& options,
@@ -45,6 +48,7 @@ class ParallelModel {
   void use_lora(ParallelLora* lora);
 
  private:
+  friend class ParallelGenerator;
   friend class ParallelLora;
   void connect_devices(int32_t collectives);
   void load(const cov_batch& batch, Pass pass, int32_t top_count = 0);
@@ -59,9 +63,11 @@ class ParallelModel {
   // The part of a call that changes parameters.
   void change(const std::function<void()>& body);
   void drop_kept();
-  // Calls body(model, requests, share) for the share of each replica, in threads of their own.
-  using OnShare = std::function<void(Model& model, int32_t count, const Share& share)>;
+  // Calls body(stages, requests, share) for the share of each replica, in threads of their own.
+  using OnShare = std::function<void(const Stages& stages, int32_t count, const Share& share)>;
   void spread(int32_t count, const OnShare& body);
+  Stages stages_of(size_t replica);
+  Crew& crew();
 
   size_t stages_;
   std::vector<std::unique_ptr<Pipeline>> replicas_;
@@ -70,6 +76,7 @@ class ParallelModel {
   std::string report_, closed_;
   bool changing_ = false;  // parameters are being written
   ParallelLora* lora_ = nullptr;
+  std::unique_ptr<Crew> crew_;  // when first needed
   uint64_t kept_positions_ = 0;
   float kept_inverse_temperature_ = 1.0f;
 };

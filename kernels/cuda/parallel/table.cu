@@ -1,6 +1,7 @@
 #include "parallel/table.h"
 
 #include "engine/training_table.cuh"
+#include "parallel/parallel_generator.h"
 #include "parallel/parallel_lora.h"
 
 namespace covenant::cuda {
@@ -35,6 +36,12 @@ cov_status read_replica(void* handle, int32_t replica, int32_t which, uint64_t o
   });
 }
 
+cov_status create_generator(void* handle, const cov_generator_options* options, void** generator) {
+  return guard([&] {
+    *generator = static_cast<AnyGenerator*>(new ParallelGenerator(model_of(handle), *options));
+  });
+}
+
 }  // namespace
 
 const device::ParallelTable& parallel_table() {
@@ -44,6 +51,7 @@ const device::ParallelTable& parallel_table() {
       .report = report,
       .device = device,
       .read_replica = read_replica,
+      .create_generator = create_generator,
   };
   return table;
 }

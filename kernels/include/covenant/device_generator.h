@@ -1,11 +1,11 @@
-// A long-lived generator on a CUDA device: requests join and leave while others are decoded, as
+// A long-lived generator on one CUDA device or on several: requests join and leave while others are decoded, as
 // covenant/generator.h has it on the CPU. Keys, values and the layers are on the device; the schedule and the
 // draws are the CPU's.
 //
-// Threads: as cov_device_model, of which a generator is a part.
+// Threads: as the model, of which a generator is a part.
 //
 // Determinism: what a request yields depends on the request and the weights alone: not on the other requests, on
-// when it joined, on the limits, or on CUDA graphs. cov_device_model_generate, a generator and
+// when it joined, on the limits, on CUDA graphs, or on how many devices share the work. cov_device_model_generate, a generator and
 // cov_device_model_replay agree bit for bit under the same weight type. That is what cov_generator yields on the CPU
 // (tier A), but for COV_WEIGHTS_F32 of a model in COV_COMPUTE_BF16, where it is the same on one type of device
 // (tier B).
@@ -21,6 +21,7 @@
 
 #include "covenant/device_model.h"
 #include "covenant/generator.h"
+#include "covenant/parallel.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -34,10 +35,20 @@ typedef struct cov_device_generator cov_device_generator;
 cov_status cov_device_generator_create(cov_device_model* model, const cov_generator_options* options,
                                        cov_device_generator** generator);
 
+// The same on several devices. Each replica schedules requests of its own: one goes to the replica whose requests
+// may come to the fewest positions, and shares pages with others there. max_batch, step_rows and page_limit are of
+// each replica, request_limit is of all; cov_device_generator_get_state adds the replicas up, a page being of all
+// stages. A step is one of every replica, at once; its events come in the order in which their requests were
+// submitted, on the caller's thread. When a replica fails, what the others drew is told before the error is
+// returned.
+cov_status cov_parallel_generator_create(cov_parallel_model* model, const cov_generator_options* options,
+                                         cov_device_generator** generator);
+
 // Forgets all requests and gives everything back. NULL does nothing.
 void cov_device_generator_release(cov_device_generator* generator);
 
-// Takes a new snapshot of the parameters. COV_FAILED_PRECONDITION unless idle.
+// Takes a new snapshot of the parameters. COV_FAILED_PRECONDITION unless idle. When it fails on several devices,
+// requests are refused until it has succeeded.
 cov_status cov_device_generator_refresh(cov_device_generator* generator);
 
 // As cov_generator_submit, cov_generator_cancel and cov_generator_step.

@@ -10,7 +10,7 @@
 namespace covenant::device {
 
 // Counts up with every change of the tables below.
-constexpr uint32_t kBackendVersion = 16;
+constexpr uint32_t kBackendVersion = 17;
 constexpr const char* kBackendSymbol = "covenant_cuda_backend";
 
 struct CodecTable;      // codec_table.h

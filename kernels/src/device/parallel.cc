@@ -5,6 +5,7 @@
 
 #include "device/backend.h"
 #include "device/checks.h"
+#include "device/generator.h"
 #include "device/parallel_table.h"
 #include "device/training.h"
 
@@ -168,6 +169,13 @@ cov_status cov_parallel_model_replay(cov_parallel_model* model, const cov_replay
                                      int32_t request_count, const cov_replay_options* options,
                                      const cov_replay_output* outputs) {
   return replay(model, requests, request_count, options, outputs);
+}
+
+cov_status cov_parallel_generator_create(cov_parallel_model* model,
+                                         const cov_generator_options* options,
+                                         cov_device_generator** generator) {
+  return create_generator(model, model == nullptr ? nullptr : model->table->create_generator, options,
+                          generator);
 }
 
 cov_status cov_parallel_model_train_step(cov_parallel_model* model, const cov_batch* batch,

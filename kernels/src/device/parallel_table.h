@@ -1,6 +1,7 @@
 // Several devices' part of what the CUDA library offers (backend.h). Arguments are checked before.
 #pragma once
 
+#include "covenant/generator.h"
 #include "covenant/parallel.h"
 #include "device/training_table.h"
 
@@ -15,6 +16,8 @@ struct ParallelTable {
                        uint64_t* bytes, uint64_t* peak_bytes);
   cov_status (*read_replica)(void* model, int32_t replica, int32_t which, uint64_t offset,
                              uint64_t count, float* values);
+  cov_status (*create_generator)(void* model, const cov_generator_options* options,
+                                 void** generator);
 };
 
 }  // namespace covenant::device

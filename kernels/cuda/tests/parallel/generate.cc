@@ -1,5 +1,5 @@
-// Generation and replay over replicas: the bits of one device, however requests are spread; cancelling, and
-// faults of one replica.
+// Generation and replay on several devices: the bits of one, however requests are spread over replicas and layers
+// over stages; cancelling, and faults of one device.
 #include <algorithm>
 #include <atomic>
 #include <cstdlib>
@@ -11,11 +11,13 @@ namespace {
 
 using namespace covenant_test;
 
-constexpr cov_model_shape kShape = {37, 24, 20, 2, 4, 2, 64, 0, 10000.0, 1e-5};
+constexpr cov_model_shape kUntied = {37, 24, 20, 3, 4, 2, 64, 0, 10000.0, 1e-5};
+constexpr cov_model_shape kTied = {37, 24, 20, 3, 4, 2, 64, 1, 10000.0, 1e-5};
+constexpr int32_t kVocab = 37;
 constexpr int32_t kRequests = 7, kNew = 9;
 
 struct Requests {
-  std::vector<int32_t> prompts = Numbers(3).tokens(40, kShape.vocab_size);
+  std::vector<int32_t> prompts = Numbers(3).tokens(40, kVocab);
   std::vector<cov_generate_request> list;
   Requests() {
     for (int32_t i = 0; i < kRequests; ++i)
@@ -91,8 +93,9 @@ void check_replay(const Results& results, const Replay& replay) {
   }
 }
 
-void replicas(int32_t devices, int32_t compute, const Results& expected) {
-  const ParallelModel model(devices, kShape, lively_parameters(kShape, 11), {1, compute, 0, 0});
+void layouts(int32_t devices, int32_t stages, const cov_model_shape& shape, int32_t compute,
+             const Results& expected) {
+  const ParallelModel model(devices, shape, lively_parameters(shape, 11), {stages, compute, 0, 0});
   Results results, few;
   CHECK_OK(generate(model, results));
   check_same(results, expected);
@@ -103,7 +106,7 @@ void replicas(int32_t devices, int32_t compute, const Results& expected) {
   CHECK_OK(generate(model, few, 0));
   // With adapters the tokens are others, and theirs again without.
   const cov_lora_options options = {3, 6.0f, 127, 17};
-  const DeviceAdapters<cov_parallel_model> adapters(model, options, Numbers(41).floats(1800, 0.2f));
+  const DeviceAdapters<cov_parallel_model> adapters(model, options, Numbers(41).floats(2700, 0.2f));
   Results adapted, again;
   CHECK_OK(generate(model, adapted));
   CHECK(adapted.log_probs != expected.log_probs);
@@ -112,9 +115,9 @@ void replicas(int32_t devices, int32_t compute, const Results& expected) {
   check_same(again, expected);
 }
 
-void faults(int32_t devices) {
-  std::vector<float> parameters = lively_parameters(kShape, 11);
-  const ParallelModel model(devices, kShape, parameters, {1, COV_COMPUTE_F32, 0, 0});
+void faults(int32_t devices, int32_t stages) {
+  std::vector<float> parameters = lively_parameters(kUntied, 11);
+  const ParallelModel model(devices, kUntied, parameters, {stages, COV_COMPUTE_F32, 0, 0});
   Results results;
   const int32_t cancel = 1;
   results.options.cancel = &cancel;
@@ -135,33 +138,73 @@ void faults(int32_t devices) {
   parameters.back() = NAN;  // of the final norm
   CHECK_OK(cov_parallel_model_write(model, COV_PARAMETERS, 0, parameters.size(), parameters.data()));
   CHECK_CODE(generate(model, results), COV_NON_FINITE);
-  const ParallelModel split(devices, kShape, parameters, {devices, COV_COMPUTE_F32, 0, 0});
-  CHECK_CODE(generate(split, results), COV_UNSUPPORTED);
-  const cov_replay_options replay = {};
-  CHECK_CODE(cov_parallel_model_replay(split, nullptr, 0, &replay, nullptr), COV_UNSUPPORTED);
 }
+
+// A long prompt and a long completion go through the stages in pieces.
+void pieces(int32_t stages) {
+  const cov_model_shape shape = {37, 12, 10, 3, 2, 1, 1024, 1, 10000.0, 1e-5};
+  const std::vector<float> parameters = lively_parameters(shape, 5);
+  const std::vector<int32_t> tokens = Numbers(8).tokens(700, kVocab);
+  const TestModel cpu(shape, parameters);
+  const ParallelModel model(stages, shape, parameters, {stages, COV_COMPUTE_F32, 0, 0});
+  std::vector<int32_t> drawn[2];
+  std::vector<float> log_probs[2];
+  for (const int which : {0, 1}) {
+    drawn[which].resize(400);
+    log_probs[which].resize(402);
+    int32_t next[2] = {};
+    cov_generate_request request = {tokens.data(), 600, 2, 0.8f, 0, 0.0f, nullptr, 0, {7}};
+    cov_generate_output output = {next, log_probs[which].data() + 400, nullptr, nullptr, nullptr, 0, 0};
+    const cov_generate_options options = {};
+    const cov_replay_request replayed = {tokens.data(), 300, tokens.data() + 300, 400, 0.8f, 0, 0.0f, {9}};
+    const cov_replay_output replay_output = {drawn[which].data(), nullptr, log_probs[which].data(), nullptr};
+    const cov_replay_options replay_options = {};
+    if (which == 0) {
+      CHECK_OK(cov_model_generate(cpu, &request, 1, &options, &output));
+      CHECK_OK(cov_model_replay(cpu, &replayed, 1, &replay_options, &replay_output));
+    } else {
+      CHECK_OK(cov_parallel_model_generate(model, &request, 1, &options, &output));
+      CHECK_OK(cov_parallel_model_replay(model, &replayed, 1, &replay_options, &replay_output));
+    }
+    drawn[which].insert(drawn[which].end(), next, next + 2);
+  }
+  CHECK(drawn[0] == drawn[1]);
+  CHECK_SAME(log_probs[0].data(), log_probs[1].data(), log_probs[0].size() * sizeof(float));
+}
+
+// On the CPU, and in bf16 on one device.
+struct Expected {
+  Results exact, rounded;
+  explicit Expected(const cov_model_shape& shape) {
+    const std::vector<float> parameters = lively_parameters(shape, 11);
+    const TestModel cpu(shape, parameters);
+    CHECK_OK(cov_model_generate(cpu, requests().list.data(), kRequests, &exact.options, exact.outputs.data()));
+    const DevicePointer device = open_device();
+    const DeviceModel one(device.get(), shape, parameters, COV_COMPUTE_BF16);
+    CHECK_OK(cov_device_model_generate(one, requests().list.data(), kRequests, &rounded.options,
+                                       rounded.outputs.data()));
+  }
+};
 
 }  // namespace
 
 int main() {
   if (!have_device()) return kSkipped;
-  const std::vector<float> parameters = lively_parameters(kShape, 11);
-  const TestModel cpu(kShape, parameters);
-  Results exact, rounded;
-  CHECK_OK(cov_model_generate(cpu, requests().list.data(), kRequests, &exact.options, exact.outputs.data()));
-  {
-    const DevicePointer device = open_device();
-    const DeviceModel one(device.get(), kShape, parameters, COV_COMPUTE_BF16);
-    CHECK_OK(cov_device_model_generate(one, requests().list.data(), kRequests, &rounded.options,
-                                       rounded.outputs.data()));
+  const Expected untied(kUntied), tied(kTied);
+  const struct {
+    int32_t devices, stages;
+    const cov_model_shape& shape;
+    const Expected& expected;
+  } cases[] = {{1, 1, kUntied, untied}, {2, 1, kUntied, untied}, {3, 1, kUntied, untied}, {2, 2, kUntied, untied},
+               {2, 2, kTied, tied},     {3, 3, kTied, tied},     {4, 2, kTied, tied}};
+  for (const auto& c : cases) {
+    if (c.devices > cov_device_count() || (kSanitized && c.devices < 3)) continue;
+    layouts(c.devices, c.stages, c.shape, COV_COMPUTE_F32, c.expected.exact);
+    layouts(c.devices, c.stages, c.shape, COV_COMPUTE_BF16, c.expected.rounded);
   }
-  const int32_t most = std::min(3, cov_device_count());
-  for (int32_t devices = 1; devices <= most; ++devices) {
-    if (kSanitized && devices == 2) continue;
-    replicas(devices, COV_COMPUTE_F32, exact);
-    replicas(devices, COV_COMPUTE_BF16, rounded);
-  }
-  if (most < 2) return kSkipped;
-  faults(2);
+  if (cov_device_count() < 2) return kSkipped;
+  for (const int32_t stages : {1, 2}) faults(2, stages);
+  pieces(2);
+  if (cov_device_count() > 2) pieces(3);
   TEST_MAIN_END("cuda parallel generate");
 }
