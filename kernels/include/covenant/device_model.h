@@ -8,7 +8,8 @@
 // COV_COMPUTE_BF16 is tier B: the same bits on one type of device, and log-probs and tokens whatever the
 // batch; the tensor cores add up products in an order of their own. In forward and backward everything
 // between products but the residual stream and its gradient is bf16, attention included; in generation
-// attention and what is between products are fp32.
+// attention and what is between products are fp32. Generation and replay with COV_WEIGHTS_BF16 and COV_WEIGHTS_INT8
+// are tier A in models of either compute: they are made of the fp32 parameters as on the CPU.
 //
 // Errors: those of covenant/model.h, and COV_UNSUPPORTED where CUDA is not available. After an error the
 // parameters and moments are as before the call.
@@ -62,8 +63,10 @@ cov_status cov_device_model_train_step(cov_device_model* model, const cov_batch*
                                        float* gradient_norm);
 
 // As cov_model_generate, with pages of keys and values on the device and the draws on the host. Requests of
-// up to 24000 positions, else COV_UNSUPPORTED. COV_WEIGHTS_F32 are the weights of the model's compute. Tokens,
-// log-probs and fingerprints have the CPU's bits, but for COV_WEIGHTS_F32 of a model in bf16.
+// up to 24000 positions, else COV_UNSUPPORTED. COV_WEIGHTS_F32 are the weights of the model's compute, which are not
+// copied; those of other types are made anew for each call, adapters in use included, and count as memory of the
+// device while it lasts. Tokens, log-probs and fingerprints have the CPU's bits, but for COV_WEIGHTS_F32 of a model
+// in bf16.
 cov_status cov_device_model_generate(cov_device_model* model, const cov_generate_request* requests,
                                      int32_t request_count, const cov_generate_options* options,
                                      cov_generate_output* outputs);

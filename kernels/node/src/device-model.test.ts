@@ -8,6 +8,7 @@ import {
   KernelError,
   Model,
   type TrainableModel,
+  type WeightType,
 } from "./index.ts";
 import {
   adamw,
@@ -73,25 +74,34 @@ test("in fp32, training has the bits of the CPU", () => sameBits(train));
 test("layers split over two devices have them too", () =>
   sameBits(train, { devices: [0, 1], layout: "layer-split" }));
 
-test("generation and replay have the bits of the CPU", () =>
-  sameBits(async (model) => {
-    const fingerprint = { seed: new Uint8Array(32).fill(3), dims: 8 };
-    const tokens: number[] = [];
-    const request = tinyRequest({ maxNewTokens: 12, topK: 20 });
-    const [out] = await model.generate([request, tinyRequest({ maxNewTokens: 3 })], {
-      fingerprint,
-      topLogProbs: 2,
-      onToken: (event) => {
-        if (event.request === 0) tokens.push(event.token);
-      },
-    });
-    assert.deepEqual(tokens, [...out!.tokens]);
-    const { prompt, temperature, topK, topP, samplingSeed } = request;
-    const claim = { prompt, completion: out!.tokens, temperature, topK, topP, samplingSeed };
-    const replayed = await model.replay([claim], { fingerprint });
-    assert.deepEqual(replayed[0]!.drawn, out!.tokens);
-    return { out, replayed };
-  }));
+/** A generation and its replay, with weights of a type. */
+const generateAndReplay = (weights?: WeightType) => async (model: TrainableModel) => {
+  const fingerprint = { seed: new Uint8Array(32).fill(3), dims: 8 };
+  const tokens: number[] = [];
+  const request = tinyRequest({ maxNewTokens: 12, topK: 20 });
+  const [out] = await model.generate([request, tinyRequest({ maxNewTokens: 3 })], {
+    weights,
+    fingerprint,
+    topLogProbs: 2,
+    onToken: (event) => {
+      if (event.request === 0) tokens.push(event.token);
+    },
+  });
+  assert.deepEqual(tokens, [...out!.tokens]);
+  const { prompt, temperature, topK, topP, samplingSeed } = request;
+  const claim = { prompt, completion: out!.tokens, temperature, topK, topP, samplingSeed };
+  const replayed = await model.replay([claim], { fingerprint, weights });
+  assert.deepEqual(replayed[0]!.drawn, out!.tokens);
+  return { out, replayed };
+};
+
+test("generation and replay have the bits of the CPU", () => sameBits(generateAndReplay()));
+
+for (const compute of ["f32", "bf16"] as const)
+  test(`from bf16 and int8 weights of a model in ${compute} they have them, too`, async () => {
+    await sameBits(generateAndReplay("bf16"), { compute });
+    await sameBits(generateAndReplay("int8"), { compute });
+  });
 
 test("replicas take parts of a batch and agree with the CPU to rounding", () =>
   withModel(
@@ -203,7 +213,6 @@ test("gradients add up until they are cleared", () =>
 
 test("what a device cannot do, or is not there, is a typed error", () =>
   withModel(async (model) => {
-    const unsupported = isKernelError("COV_KERNELS_UNSUPPORTED");
     const range = isKernelError("COV_KERNELS_OUT_OF_RANGE");
     const invalid = isKernelError("COV_KERNELS_INVALID_ARGUMENT");
     const create = (options: DeviceModelOptions, shape = tinyShape) =>
@@ -220,7 +229,8 @@ test("what a device cannot do, or is not there, is a typed error", () =>
     await assert.rejects(create({}, { ...tinyShape, headCount: 5 }), KernelError);
     await assert.rejects(create({ products: "cublaslt" }), KernelError);
     await assert.rejects(model.forward(tinyBatch(), { topLogProbs: 65 }), invalid);
-    await assert.rejects(model.generate([tinyRequest()], { weights: "int8" }), unsupported);
+    const unknown = { weights: "int4" as WeightType };
+    await assert.rejects(model.generate([tinyRequest()], unknown), invalid);
     const batch = tinyBatch();
     batch.tokens[0] = 64;
     await assert.rejects(model.trainStep(batch, adamw), range);

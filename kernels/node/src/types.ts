@@ -121,7 +121,8 @@ export interface TokenEvent {
 
 /**
  * How generation and replay keep the weights: as they are; rounded to bf16, with keys and values; or as bytes with a
- * scale per output. A replay under a type has the bits of a generation under it.
+ * scale per output. A replay under a type has the bits of a generation under it. On devices bf16 and int8 have the
+ * bits of the CPU, whatever the model computes in; f32 is the type of the model's compute.
  */
 export type WeightType = "f32" | "bf16" | "int8";
 
