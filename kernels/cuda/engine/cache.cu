@@ -10,6 +10,8 @@ namespace {
 
 constexpr int kWarps = 4;
 constexpr int kThreads = 32 * kWarps;
+constexpr int kPagesAhead = 8;  // as many as a block scores at once
+constexpr int kParts = kThreads / kPagesAhead;
 // What every architecture from sm_80 on has for a block, or less.
 constexpr size_t kSharedBytesMax = 96 << 10;
 
@@ -20,6 +22,18 @@ __device__ __forceinline__ void keep(Bf16* at, float x) { *at = nearest_bf16(x);
 template <typename T>
 __device__ __forceinline__ T* layer_of(void* const* pages, int64_t position, int64_t offset) {
   return static_cast<T*>(pages[position / kPagePositions]) + offset;
+}
+
+// Fewer blocks than a device has room for do not have enough loads of their own under way: what is read soon is
+// brought nearer. This is part `part` of `parts` of the elements [offset, offset + 16 dim) of the page at `position`.
+template <typename T>
+__device__ __forceinline__ void read_soon(void* const* pages, int64_t position, int64_t count, int64_t offset,
+                                          int64_t dim, int part, int parts) {
+  if (position >= count) return;
+  const auto* const from = reinterpret_cast<const char*>(layer_of<const T>(pages, position, offset));
+  for (int64_t at = part * kLineBytes; at < kPagePositions * dim * static_cast<int64_t>(sizeof(T));
+       at += parts * kLineBytes)
+    prefetch(from + at);
 }
 
 template <typename T>
@@ -80,13 +94,14 @@ __device__ __forceinline__ void softmax(Heads<kHeads>* scores, int head, int64_t
   for (int64_t j = lane; j < n; j += kHalf) scores[j].of[head] *= inverse;
 }
 
-// Element `i` of the sums over positions [0, count): page by page, one chain.
+// Element `i` of the sums over positions [0, count): page by page, one chain. Values lie at `offset` of each page.
 template <typename T, int kHeads>
 __device__ __forceinline__ Heads<kHeads> weigh(void* const* pages, int64_t offset, int64_t dim, int64_t i,
                                                int64_t count, const Heads<kHeads>* scores) {
   Heads<kHeads> sum = {};
   for (int64_t j = 0; j < count; j += kPagePositions) {
-    const T* const values = layer_of<const T>(pages, j, offset) + kPagePositions * dim + i;
+    read_soon<T>(pages, j + kPagesAhead * kPagePositions, count, offset, dim, static_cast<int>(threadIdx.x), kThreads);
+    const T* const values = layer_of<const T>(pages, j, offset) + i;
     if (count - j >= kPagePositions) {
 #pragma unroll
       for (int64_t slot = 0; slot < kPagePositions; ++slot) add(sum, scores[j + slot], get(values + slot * dim));
@@ -114,19 +129,23 @@ __global__ void __launch_bounds__(kThreads) cached_kernel(
   for (int64_t at = threadIdx.x; at < kHeads * dim; at += kThreads)
     q[at % dim].of[at / dim] = queries[at];
   __syncthreads();
+  const int page = static_cast<int>(threadIdx.x) / kParts, part = static_cast<int>(threadIdx.x) % kParts;
+  const int64_t values = keys + kPagePositions * dim;
   for (int64_t j = threadIdx.x; j < count; j += kThreads) {
+    read_soon<T>(pages, j - threadIdx.x + kThreads + page * kPagePositions, count, keys, dim, part, kParts);
     const T* const key = layer_of<const T>(pages, j, keys) + j % kPagePositions;
     Heads<kHeads> sum = score<T>(key, dim, q);
 #pragma unroll
     for (int h = 0; h < kHeads; ++h) sum.of[h] *= scale;
     scores[j] = sum;
   }
+  read_soon<T>(pages, page * kPagePositions, count, values, dim, part, kParts);
   __syncthreads();
   const int warp = static_cast<int>(threadIdx.x) / 32;
   if (warp < kHeads) softmax(scores, warp, count);
   __syncthreads();
   for (int64_t i = threadIdx.x; i < dim; i += kThreads) {
-    const Heads<kHeads> sum = weigh<T>(pages, keys, dim, i, count, scores);
+    const Heads<kHeads> sum = weigh<T>(pages, values, dim, i, count, scores);
 #pragma unroll
     for (int h = 0; h < kHeads; ++h) out[(row * heads + head + h) * dim + i] = sum.of[h];
   }

@@ -26,6 +26,11 @@ __device__ __forceinline__ void copy_async_wait() {
   asm volatile("cp.async.wait_group %0;\n" ::"n"(kLeft) : "memory");
 }
 
+// Brings the cache line of an address, which must be readable, to the second-level cache.
+__device__ __forceinline__ void prefetch(const void* address) {
+  asm volatile("prefetch.global.L2 [%0];\n" ::"l"(address));
+}
+
 #else
 
 inline void copy_async_16(void* to, const void* from, bool inside) {
@@ -36,8 +41,12 @@ template <int kLeft>
 void copy_async_wait() {
   emulation::copy_async_wait(kLeft);
 }
+// Reads it, so that an address that is not readable is found.
+inline void prefetch(const void* address) { (void)*static_cast<const volatile char*>(address); }
 
 #endif
+
+constexpr int64_t kLineBytes = 128;
 
 // Kernels with more than 48 KiB of dynamic shared memory have to ask for it.
 template <typename Kernel>
