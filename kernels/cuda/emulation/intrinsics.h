@@ -8,26 +8,19 @@
 
 struct __align__(8) float2 { float x, y; };
 struct __align__(16) float4 { float x, y, z, w; };
-struct __align__(8) int2 { int x, y; };
 struct __align__(16) int4 { int x, y, z, w; };
 struct __align__(8) uint2 { unsigned x, y; };
 struct __align__(16) uint4 { unsigned x, y, z, w; };
-struct __align__(4) ushort2 { unsigned short x, y; };
 struct __align__(8) ushort4 { unsigned short x, y, z, w; };
-struct __align__(16) double2 { double x, y; };
 
 inline float2 make_float2(float x, float y) { return {x, y}; }
 inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z, w}; }
-inline int2 make_int2(int x, int y) { return {x, y}; }
-inline int4 make_int4(int x, int y, int z, int w) { return {x, y, z, w}; }
 inline uint2 make_uint2(unsigned x, unsigned y) { return {x, y}; }
 inline uint4 make_uint4(unsigned x, unsigned y, unsigned z, unsigned w) { return {x, y, z, w}; }
-inline ushort2 make_ushort2(unsigned short x, unsigned short y) { return {x, y}; }
 inline ushort4 make_ushort4(unsigned short x, unsigned short y, unsigned short z,
                             unsigned short w) {
   return {x, y, z, w};
 }
-inline double2 make_double2(double x, double y) { return {x, y}; }
 
 // --- arithmetic: one rounding each; built without contraction --------------------------------
 
@@ -35,38 +28,25 @@ inline float __fadd_rn(float a, float b) { return a + b; }
 inline float __fsub_rn(float a, float b) { return a - b; }
 inline float __fmul_rn(float a, float b) { return a * b; }
 inline float __fdiv_rn(float a, float b) { return a / b; }
-inline float __frcp_rn(float a) { return 1.0f / a; }
-inline float __fsqrt_rn(float a) { return std::sqrt(a); }
 inline float __fmaf_rn(float a, float b, float c) { return std::fma(a, b, c); }
 inline double __dadd_rn(double a, double b) { return a + b; }
 inline double __dsub_rn(double a, double b) { return a - b; }
 inline double __dmul_rn(double a, double b) { return a * b; }
 inline double __ddiv_rn(double a, double b) { return a / b; }
 inline double __dsqrt_rn(double a) { return std::sqrt(a); }
-inline double __fma_rn(double a, double b, double c) { return std::fma(a, b, c); }
 inline float __double2float_rn(double a) { return static_cast<float>(a); }
-inline float __uint2float_rn(unsigned a) { return static_cast<float>(a); }
 inline float __int2float_rn(int a) { return static_cast<float>(a); }
-inline double __ull2double_rn(unsigned long long a) { return static_cast<double>(a); }
-inline int __float2int_rn(float a) { return static_cast<int>(std::nearbyint(a)); }
-inline float rsqrtf(float a) { return 1.0f / std::sqrt(a); }
 
 // --- bits --------------------------------------------------------------------------------------
 
 inline unsigned __float_as_uint(float a) { return std::bit_cast<unsigned>(a); }
 inline float __uint_as_float(unsigned a) { return std::bit_cast<float>(a); }
-inline int __float_as_int(float a) { return std::bit_cast<int>(a); }
-inline float __int_as_float(int a) { return std::bit_cast<float>(a); }
 inline long long __double_as_longlong(double a) { return std::bit_cast<long long>(a); }
 inline double __longlong_as_double(long long a) { return std::bit_cast<double>(a); }
 inline int __popc(unsigned a) { return std::popcount(a); }
-inline int __popcll(unsigned long long a) { return std::popcount(a); }
 inline int __clz(int a) { return std::countl_zero(static_cast<unsigned>(a)); }
 inline int __clzll(long long a) { return std::countl_zero(static_cast<unsigned long long>(a)); }
 inline int __ffs(int a) { return a == 0 ? 0 : std::countr_zero(static_cast<unsigned>(a)) + 1; }
-inline int __ffsll(long long a) {
-  return a == 0 ? 0 : std::countr_zero(static_cast<unsigned long long>(a)) + 1;
-}
 inline unsigned __brev(unsigned a) {
   unsigned out = 0;
   for (int i = 0; i < 32; ++i) out |= (a >> i & 1u) << (31 - i);
@@ -111,13 +91,7 @@ T __ldg(const T* at) { return *at; }
 template <typename T>
 T __ldcs(const T* at) { return *at; }
 template <typename T>
-T __ldcg(const T* at) { return *at; }
-template <typename T>
 void __stcs(T* at, T value) { *at = value; }
-template <typename T>
-void __stcg(T* at, T value) { *at = value; }
-inline void __threadfence() {}
-inline void __threadfence_block() {}
 
 // Integers only: float atomics would make results depend on the order of threads.
 template <typename T, typename Change>
@@ -144,20 +118,8 @@ T atomicOr(T* at, std::type_identity_t<T> value) {
   return emulated_atomic(at, [=](T x) { return static_cast<T>(x | value); });
 }
 template <typename T>
-T atomicAnd(T* at, std::type_identity_t<T> value) {
-  return emulated_atomic(at, [=](T x) { return static_cast<T>(x & value); });
-}
-template <typename T>
-T atomicXor(T* at, std::type_identity_t<T> value) {
-  return emulated_atomic(at, [=](T x) { return static_cast<T>(x ^ value); });
-}
-template <typename T>
 T atomicExch(T* at, std::type_identity_t<T> value) {
   return emulated_atomic(at, [=](T) { return value; });
-}
-template <typename T>
-T atomicCAS(T* at, std::type_identity_t<T> expected, std::type_identity_t<T> value) {
-  return emulated_atomic(at, [=](T x) { return x == expected ? value : x; });
 }
 
 // --- block and warp ------------------------------------------------------------------------------
@@ -166,8 +128,6 @@ inline void __syncthreads() { covenant::emulation::block_barrier(false); }
 inline int __syncthreads_count(int p) {
   return static_cast<int>(covenant::emulation::block_barrier(p != 0));
 }
-inline int __syncthreads_or(int p) { return covenant::emulation::block_barrier(p != 0) != 0; }
-inline int __syncthreads_and(int p) { return covenant::emulation::block_barrier(p == 0) == 0; }
 
 inline void __syncwarp(unsigned mask = 0xffffffffu) {
   covenant::emulation::warp(covenant::emulation::WarpOperation::kSync, mask, 0);

@@ -94,21 +94,39 @@ __device__ __forceinline__ void softmax(Heads<kHeads>* scores, int head, int64_t
   for (int64_t j = lane; j < n; j += kHalf) scores[j].of[head] *= inverse;
 }
 
+// Adds kPages pages of one element of values, of which the first `left` positions count; loads are under way together.
+template <int kPages, typename T, int kHeads>
+__device__ __forceinline__ void weigh_pages(void* const* pages, int64_t offset, int64_t dim, int64_t left,
+                                            const Heads<kHeads>* scores, Heads<kHeads>& sum) {
+  constexpr int kSlots = static_cast<int>(kPagePositions);
+  float values[kPages * kSlots];
+#pragma unroll
+  for (int p = 0; p < kPages; ++p) {
+    const T* const page = layer_of<const T>(pages + p, 0, offset);
+#pragma unroll
+    for (int slot = 0; slot < kSlots; ++slot)
+      values[p * kSlots + slot] = p * kSlots + slot < left ? get(page + slot * dim) : 0.0f;
+  }
+#pragma unroll
+  for (int slot = 0; slot < kPages * kSlots; ++slot)
+    if (slot < left) add(sum, scores[slot], values[slot]);
+}
+
 // Element `i` of the sums over positions [0, count): page by page, one chain. Values lie at `offset` of each page.
 template <typename T, int kHeads>
 __device__ __forceinline__ Heads<kHeads> weigh(void* const* pages, int64_t offset, int64_t dim, int64_t i,
                                                int64_t count, const Heads<kHeads>* scores) {
+  constexpr int64_t kTogether = 2 * kPagePositions;
   Heads<kHeads> sum = {};
-  for (int64_t j = 0; j < count; j += kPagePositions) {
-    read_soon<T>(pages, j + kPagesAhead * kPagePositions, count, offset, dim, static_cast<int>(threadIdx.x), kThreads);
-    const T* const values = layer_of<const T>(pages, j, offset) + i;
-    if (count - j >= kPagePositions) {
-#pragma unroll
-      for (int64_t slot = 0; slot < kPagePositions; ++slot) add(sum, scores[j + slot], get(values + slot * dim));
-    } else {
-      for (int64_t slot = 0; slot < count - j; ++slot) add(sum, scores[j + slot], get(values + slot * dim));
-    }
+  int64_t j = 0;
+  for (; count - j >= kTogether; j += kTogether, pages += 2, scores += kTogether) {
+    for (int p = 0; p < 2; ++p)
+      read_soon<T>(pages, (kPagesAhead + p) * kPagePositions, count - j, offset, dim, static_cast<int>(threadIdx.x),
+                   kThreads);
+    weigh_pages<2, T>(pages, offset + i, dim, kTogether, scores, sum);
   }
+  for (; j < count; j += kPagePositions, ++pages, scores += kPagePositions)
+    weigh_pages<1, T>(pages, offset + i, dim, count - j, scores, sum);
   return sum;
 }
 
