@@ -4,6 +4,8 @@
 #include <utility>
 #include <vector>
 
+#include "covenant/device_generator.h"
+#include "generator_calls.h"
 #include "model_calls.h"
 
 namespace covenant_node {
@@ -21,6 +23,7 @@ struct OneDevice {
   static constexpr auto train_step = cov_device_model_train_step;
   static constexpr auto step_count = cov_device_model_step_count;
   static constexpr auto set_step_count = cov_device_model_set_step_count;
+  static constexpr auto create_generator = cov_device_generator_create;
   static constexpr auto create_lora = cov_device_model_create_lora;
   static constexpr auto use_lora = cov_device_model_use_lora;
   static constexpr auto generate = cov_device_model_generate;
@@ -37,6 +40,7 @@ struct SeveralDevices {
   static constexpr auto train_step = cov_parallel_model_train_step;
   static constexpr auto step_count = cov_parallel_model_step_count;
   static constexpr auto set_step_count = cov_parallel_model_set_step_count;
+  static constexpr auto create_generator = cov_parallel_generator_create;
   static constexpr auto create_lora = cov_parallel_model_create_lora;
   static constexpr auto use_lora = cov_parallel_model_use_lora;
   static constexpr auto generate = cov_parallel_model_generate;
@@ -95,6 +99,20 @@ class DeviceAdapter final : public AdapterCalls {
   cov_device_lora* lora_ = nullptr;
 };
 
+// A generator over the model of `Api`.
+template <typename Api>
+struct DeviceGenerator {
+  using Model = typename Api::Model;
+  using Generator = cov_device_generator;
+  static constexpr auto create = Api::create_generator;
+  static constexpr auto release = cov_device_generator_release;
+  static constexpr auto refresh = cov_device_generator_refresh;
+  static constexpr auto submit = cov_device_generator_submit;
+  static constexpr auto cancel = cov_device_generator_cancel;
+  static constexpr auto step = cov_device_generator_step;
+  static constexpr auto get_state = cov_device_generator_get_state;
+};
+
 template <typename Api>
 class OnDevices : public ModelCalls {
  public:
@@ -141,9 +159,9 @@ class OnDevices : public ModelCalls {
     if (status.code == COV_OK) adapter = std::move(made);
     return status;
   }
-  cov_status create_generator(const cov_generator_options&,
-                              std::unique_ptr<GeneratorCalls>&) override {
-    return cov_error(COV_UNSUPPORTED, "a model on a device has no generators");
+  cov_status create_generator(const cov_generator_options& options,
+                              std::unique_ptr<GeneratorCalls>& generator) override {
+    return make_generator<DeviceGenerator<Api>>(model_, options, device_, generator);
   }
 
  protected:

@@ -20,7 +20,7 @@ function bitsOf(targets: readonly AdapterTarget[]): number {
  * Low-rank adapters of a model: W' = W + (alpha / rank) B A. Its calls are those of the model with W' for W, and train
  * A and B alone; those of the model itself and of its other adapters know nothing of it. Calls of all of them queue up
  * on the model's engine thread. A kept forward is lost when another of them runs before the backward. Adapters of a
- * `DeviceModel` are on its devices: no live views and no generators (COV_KERNELS_UNSUPPORTED).
+ * `DeviceModel` are on its devices: no live views (COV_KERNELS_UNSUPPORTED).
  */
 export class Adapter extends HostTrainable {
   readonly rank: number;

@@ -1,12 +1,16 @@
+// Generators on the CPU and on CUDA devices; where there is no GPU the emulated library computes, with the same code.
 import assert from "node:assert/strict";
-import { after, test } from "node:test";
+import { after, test as anyTest } from "node:test";
 import {
+  DeviceModel,
   type GenerateRequest,
   initialParameters,
   KernelError,
   Model,
   type ModelShape,
+  type TrainableModel,
 } from "./index.ts";
+import { emulateDevices } from "./testing.ts";
 
 const shape: ModelShape = {
   vocabSize: 64,
@@ -21,8 +25,37 @@ const shape: ModelShape = {
   tieWordEmbeddings: true,
 };
 const parameters = initialParameters(shape, 7n).map((value) => (value === 1 ? 1 : value * 10));
-const model = await Model.create(shape, { parameters });
-after(() => model.close());
+
+const skip = emulateDevices(2) ?? false;
+const cpu = await Model.create(shape, { parameters });
+after(() => cpu.close());
+
+interface Place {
+  model: TrainableModel;
+  /** Another model in the same place. */
+  another(): Promise<TrainableModel>;
+}
+
+const places: Record<string, () => Promise<TrainableModel>> = {
+  "the CPU": () => Model.create(shape, { parameters, threads: 2 }),
+  "a device": () => DeviceModel.create(shape, { parameters }),
+  "two replicas": () => DeviceModel.create(shape, { parameters, devices: [0, 1] }),
+  "two stages": () => DeviceModel.create(shape, { parameters, devices: [0, 1], layout: "layer-split" }),
+};
+
+/** The body in every place where models compute. */
+function test(name: string, body: (place: Place) => Promise<void>): void {
+  for (const [where, another] of Object.entries(places)) {
+    anyTest(`${name}, on ${where}`, { skip: where !== "the CPU" && skip }, async () => {
+      const model = await another();
+      try {
+        await body({ model, another });
+      } finally {
+        model.close();
+      }
+    });
+  }
+}
 
 function request(seed: number, maxNewTokens: number, prompt = [1, 2, seed % 64]): GenerateRequest {
   return {
@@ -38,7 +71,7 @@ function request(seed: number, maxNewTokens: number, prompt = [1, 2, seed % 64])
 
 const fingerprint = { seed: new Uint8Array(32).fill(3), dims: 5 };
 
-test("concurrent callers get what each would get alone, under every weight type", async () => {
+test("concurrent callers get what each would get alone, under every weight type", async ({ model }) => {
   for (const weights of ["f32", "bf16", "int8"] as const) {
     const generator = await model.createGenerator({ weights, maxBatch: 3, stepRows: 7 });
     const seeds = [1, 2, 3, 4, 5, 6, 7, 8];
@@ -60,7 +93,7 @@ test("concurrent callers get what each would get alone, under every weight type"
     const alone = await Promise.all(
       seeds.map(async (seed) => {
         const options = { weights, fingerprint, topLogProbs: 2 };
-        return (await model.generate([request(seed, 5 + seed * 3)], options))[0];
+        return (await cpu.generate([request(seed, 5 + seed * 3)], options))[0];
       }),
     );
     assert.deepEqual(results, alone);
@@ -76,7 +109,7 @@ test("concurrent callers get what each would get alone, under every weight type"
   }
 });
 
-test("a request joins while another decodes, and the model's other jobs have their turn", async () => {
+test("a request joins while another decodes, and the model's other jobs have their turn", async ({ model }) => {
   const generator = await model.createGenerator();
   let others = 0;
   let joined: Promise<unknown> | undefined;
@@ -107,7 +140,7 @@ test("a request joins while another decodes, and the model's other jobs have the
   await generator.close();
 });
 
-test("aborting one request leaves the others alone", async () => {
+test("aborting one request leaves the others alone", async ({ model }) => {
   const generator = await model.createGenerator();
   const controller = new AbortController();
   const aborted = generator.generate(request(12, 250), {
@@ -133,7 +166,7 @@ test("aborting one request leaves the others alone", async () => {
   await generator.close();
 });
 
-test("what is wrong with a request is its own error", async () => {
+test("what is wrong with a request is its own error", async ({ model }) => {
   const generator = await model.createGenerator({ pageLimit: 2 });
   const codes = await Promise.all(
     [request(1, 300), request(1, 5, [99]), request(1, 100), request(1, 5)].map((asked) =>
@@ -157,7 +190,7 @@ test("what is wrong with a request is its own error", async () => {
   await generator.close();
 });
 
-test("more requests than the limit are refused at once, and room comes back", async () => {
+test("more requests than the limit are refused at once, and room comes back", async ({ model }) => {
   const generator = await model.createGenerator({ requestLimit: 2, maxBatch: 1 });
   const busy = {
     code: "COV_KERNELS_BUSY",
@@ -182,11 +215,12 @@ test("more requests than the limit are refused at once, and room comes back", as
   }
 });
 
-test("a generator keeps its weights until it is refreshed", async () => {
-  const own = await Model.create(shape, { parameters });
+test("a generator keeps its weights until it is refreshed", async ({ another }) => {
+  const own = await another();
   const generator = await own.createGenerator();
   const before = await generator.generate(request(20, 12));
-  own.parameters.set(initialParameters(shape, 8n).map((value) => (value === 1 ? 1 : value * 10)));
+  const others = initialParameters(shape, 8n).map((value) => (value === 1 ? 1 : value * 10));
+  await own.write("parameters", others);
   assert.deepEqual((await generator.generate(request(20, 12))).tokens, before.tokens);
   await generator.refresh();
   const fresh = await generator.generate(request(20, 12));

@@ -43,7 +43,7 @@ export class Generator {
     this.#requestLimit = requestLimit;
   }
 
-  /** Model.createGenerator over the addon. */
+  /** createGenerator of a model or of adapters, over the addon. */
   static async create(model: NativeModel, options: GeneratorOptions): Promise<Generator> {
     const {
       weights = "f32",

@@ -160,11 +160,11 @@ export interface GenerateResult {
 export interface GeneratorOptions {
   /** Default f32. */
   weights?: WeightType;
-  /** Requests computed in turn; further ones wait. */
+  /** Requests computed in turn, by each replica; further ones wait. */
   maxBatch?: number;
   /** Positions of one step: longer prompts are cut into chunks, so that decoding goes on meanwhile. */
   stepRows?: number;
-  /** Pages of 16 positions for keys and values; default: as the model's memory limit allows. */
+  /** Pages of 16 positions for keys and values, of each replica; default: as the model's memory limit allows. */
   pageLimit?: number;
   /** Requests at once, computed and waiting; default 4096. What is more rejects with COV_KERNELS_BUSY. */
   requestLimit?: number;
