@@ -40,7 +40,8 @@ const places: Record<string, () => Promise<TrainableModel>> = {
   "the CPU": () => Model.create(shape, { parameters, threads: 2 }),
   "a device": () => DeviceModel.create(shape, { parameters }),
   "two replicas": () => DeviceModel.create(shape, { parameters, devices: [0, 1] }),
-  "two stages": () => DeviceModel.create(shape, { parameters, devices: [0, 1], layout: "layer-split" }),
+  "two stages": () =>
+    DeviceModel.create(shape, { parameters, devices: [0, 1], layout: "layer-split" }),
 };
 
 /** The body in every place where models compute. */
@@ -71,7 +72,9 @@ function request(seed: number, maxNewTokens: number, prompt = [1, 2, seed % 64])
 
 const fingerprint = { seed: new Uint8Array(32).fill(3), dims: 5 };
 
-test("concurrent callers get what each would get alone, under every weight type", async ({ model }) => {
+test("concurrent callers get what each would get alone, under every weight type", async ({
+  model,
+}) => {
   for (const weights of ["f32", "bf16", "int8"] as const) {
     const generator = await model.createGenerator({ weights, maxBatch: 3, stepRows: 7 });
     const seeds = [1, 2, 3, 4, 5, 6, 7, 8];
@@ -109,7 +112,9 @@ test("concurrent callers get what each would get alone, under every weight type"
   }
 });
 
-test("a request joins while another decodes, and the model's other jobs have their turn", async ({ model }) => {
+test("a request joins while another decodes, and the model's other jobs have their turn", async ({
+  model,
+}) => {
   const generator = await model.createGenerator();
   let others = 0;
   let joined: Promise<unknown> | undefined;
