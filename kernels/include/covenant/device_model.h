@@ -73,8 +73,8 @@ cov_status cov_device_model_generate(cov_device_model* model, const cov_generate
 
 // CUDA graphs of generation. A step that adds one token to each sequence is the same launches every time, with
 // tokens, positions and places read from memory. When such a step comes again it is captured, and launched as a
-// whole from then on; a call to generate keeps at most 16 graphs, and none longer than itself. Bits are the same
-// with and without. Graphs are on unless COVENANT_CUDA_GRAPHS is 0 when the model is created.
+// whole from then on; a call to generate, and a generator (covenant/device_generator.h), keeps at most 16 graphs, and
+// none longer than itself. Bits are the same with and without. Graphs are on unless COVENANT_CUDA_GRAPHS is 0 when the model is created.
 typedef struct cov_device_graphs {
   int32_t enabled;
   uint64_t captured;   // graphs, since the model was created, as all counts

@@ -141,6 +141,38 @@ void memory_limit() {
     }
     cov_device_generator_release(generator);
   }
+  // Whatever is refused, at creation or in a step: what the model holds is what it held, and the rest works.
+  const Completion expected = on_cpu(shape, parameters, jobs)[1];
+  uint64_t held = 0;
+  {
+    const DevicePointer device = open_device();
+    const DeviceModel model(device.get(), shape, parameters);
+    held = memory_of(device.get());
+  }
+  int refused = 0, done = 0;
+  for (int i = 1; i <= 24; ++i) {
+    const DevicePointer device = open_device(held + (limit - held) * static_cast<uint64_t>(i) / 24);
+    const DeviceModel model(device.get(), shape, parameters);
+    cov_device_generator* generator = nullptr;
+    const cov_status status = cov_device_generator_create(model, &options, &generator);
+    if (status.code != COV_OK) {
+      CHECK_CODE(status, COV_MEMORY_LIMIT);
+      CHECK(generator == nullptr);
+      ++refused;
+      continue;
+    }
+    Completions completions;
+    CHECK_OK(cov_device_generator_submit(generator, &jobs[1].request, &kFingerprint, 0, nullptr));
+    run_to_end<OnDevice>(generator, completions);
+    if (completions[1].reason == COV_FINISH_FAILED) {
+      CHECK(completions[1].status.code == COV_MEMORY_LIMIT);
+    } else {
+      CHECK(completions[1].tokens == expected.tokens && begins_like(completions[1], expected));
+      ++done;
+    }
+    cov_device_generator_release(generator);
+  }
+  CHECK(refused > 3 && done > 0);
   // No room for a generator at all.
   const DevicePointer full = open_device();
   const DeviceModel model(full.get(), shape, parameters);
