@@ -169,6 +169,7 @@ async function drain(running: RunningService, logger: Logger): Promise<void> {
 const CONFIGURATION_CODES = new Set<ErrorCode>([
   "COV_CONFIG_INVALID",
   "COV_DATA_DIRECTORY_IN_USE",
+  "COV_DEVICE_UNAVAILABLE",
   "COV_PORT_IN_USE",
 ]);
 

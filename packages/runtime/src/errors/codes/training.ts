@@ -12,7 +12,7 @@ export const TRAINING_CODES = {
   COV_DEVICE_UNAVAILABLE: terminal(
     "failed_precondition",
     "The CUDA device of the configuration is not there; the message says what is missing",
-    "Install the driver and the CUDA library or name another device; with device auto or cpu the processor trains.",
+    "Install the driver and the CUDA library or name another device; with device auto or cpu the processor computes.",
   ),
   COV_ENVIRONMENT_UNKNOWN: terminal(
     "not_found",
