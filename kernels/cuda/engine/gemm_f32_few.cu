@@ -34,6 +34,7 @@ struct Form {
   };
   static constexpr int kStages = static_cast<int>(std::clamp<size_t>(kStagesBytes / sizeof(Stage), 3, 12));
   static constexpr size_t kSharedBytes = kStages * sizeof(Stage);
+  static constexpr int kUnrolled = kEach < 8 ? 8 : 4;  // pieces, as there are registers
 };
 
 // Where a piece of a line of W lies. The order of the pieces changes with the line, so that eight lines hit all
@@ -82,12 +83,13 @@ __device__ __forceinline__ void add_piece(float (&sum)[kEach], const typename Fo
 }
 
 template <typename T, int kEach>
-__global__ void __launch_bounds__(kThreads) few_rows_kernel(ProductFew p, const T* w) {
+__global__ void __launch_bounds__(kThreads, 4) few_rows_kernel(ProductFew p, const T* w) {
   using F = Form<T, kEach>;
   COVENANT_DYNAMIC_SHARED(typename F::Stage, stages);
   const int64_t first = static_cast<int64_t>(blockIdx.x) * kColumns;
   const int column = static_cast<int>(threadIdx.x) % kColumns;
   const int group = static_cast<int>(threadIdx.x) / kColumns;
+  const bool busy = static_cast<int>(threadIdx.x) / 32 * (32 / kColumns) < p.m;  // the warp has a row
   const int steps = static_cast<int>((p.k + F::kDepth - 1) / F::kDepth);
   const auto bring_step = [&](int step) {
     if (step < steps) bring<T, kEach>(stages[step % F::kStages], p, w, first, int64_t{step} * F::kDepth);
@@ -105,11 +107,12 @@ __global__ void __launch_bounds__(kThreads) few_rows_kernel(ProductFew p, const 
     copy_async_wait<F::kStages - 2>();
     __syncthreads();
     bring_step(step + F::kStages - 1);  // over the pieces of the step before, which all have left
+    if (!busy) continue;
     const typename F::Stage& stage = stages[step % F::kStages];
     // Nothing is added beyond the last piece: a sum of -0 would become 0.
     const int64_t left = (p.k - int64_t{step} * F::kDepth) / Piece<T>::kCount;
     if (left >= 8) {
-#pragma unroll
+#pragma unroll F::kUnrolled
       for (int piece = 0; piece < 8; ++piece) add_piece<T, kEach>(sum, stage, column, group, piece);
     } else {
       for (int piece = 0; piece < left; ++piece) add_piece<T, kEach>(sum, stage, column, group, piece);
