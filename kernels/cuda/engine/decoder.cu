@@ -82,6 +82,7 @@ DeviceDecoder::DeviceDecoder(const Stages& stages, const StageWeights& weights, 
   };
   host_logits_ = floats(logit_rows_ * vocab_, logits_, pinned_logits_);
   host_hidden_ = floats(logit_rows_ * width_, hidden_, pinned_hidden_);
+  computed_ = std::make_unique<Event>();
 }
 
 StepShape DeviceDecoder::shape_of(const DecoderRows& rows, bool decode) const {
@@ -149,7 +150,7 @@ void DeviceDecoder::head(const StepShape& shape, int64_t first, int64_t count) {
   if (shape.hidden) embed(last().model().stream(), layers.x(), drawn, count, width_, hidden_.data());
 }
 
-// Waits, for all stages: the last one is done after the others.
+// When the last stage is done, so are the others.
 void DeviceDecoder::download(const StepShape& shape, int64_t first, int64_t count) {
   Device& device = last().model().device();
   device.activate();
@@ -158,7 +159,7 @@ void DeviceDecoder::download(const StepShape& shape, int64_t first, int64_t coun
   };
   fetch(host_logits_, logits_, vocab_);
   if (shape.hidden) fetch(host_hidden_, hidden_, width_);
-  device.finish();
+  computed_->record(device.stream());
   first_ = first;
 }
 
@@ -167,6 +168,7 @@ const float* DeviceDecoder::logits(int64_t first, int64_t count) {
     last().model().device().activate();
     head(shape_, first, count);
     download(shape_, first, count);
+    finish();
   }
   return host_logits_;
 }

@@ -8,6 +8,7 @@
 #include "engine/generation_layers.cuh"
 #include "engine/stages.cuh"
 #include "engine/step_lists.cuh"
+#include "runtime/event.h"
 #include "runtime/graph.h"
 
 namespace covenant::cuda {
@@ -45,10 +46,12 @@ class DeviceDecoder final : public RowDecoder {
   DeviceDecoder(const Stages& stages, const StageWeights& weights, const StagePages& pages,
                 const DecoderSize& size);
 
-  // Returns when the results of the first drawn rows are on the host. A step of one row for each sequence becomes
-  // a graph on each stage when it comes again, unless the model has graphs switched off. Other steps of several
-  // stages go through them in pieces, so that the stages work at once.
+  // Queues the step, and that the results of the first drawn rows come to the host. A step of one row for each
+  // sequence becomes a graph on each stage when it comes again, unless the model has graphs switched off. Other
+  // steps of several stages go through them in pieces, so that the stages work at once.
   void run(const DecoderRows& rows) override;
+  // For this decoder's work, not for what others queue behind it.
+  void finish() override { computed_->finish(); }
   int64_t logit_rows() const override { return logit_rows_; }
   const float* logits(int64_t first, int64_t count) override;
   const float* hidden(int64_t i) const override { return host_hidden_ + (i - first_) * width_; }
@@ -76,6 +79,7 @@ class DeviceDecoder final : public RowDecoder {
   float *host_logits_, *host_hidden_;
   StepShape shape_ = {};  // of the step under way
   int64_t first_ = 0;     // of the drawn rows that are on the host
+  std::unique_ptr<Event> computed_;  // and on the host
 };
 
 }  // namespace covenant::cuda

@@ -28,12 +28,20 @@ void generate(const Stages& stages, const cov_generate_request* requests, int32_
   if (count == 0) return;
   const GeneratorLimits limits = {batch_of(options), kStepRows, 0};
   const DecoderSize size = size_for(requests, count, limits);
-  const int threads = std::min(share.threads(), static_cast<int>(size.drawn));
+  // Of several stages each has something to do where there are requests for several schedules.
+  const int64_t schedules = std::clamp<int64_t>((count + limits.batch - 1) / limits.batch, 1,
+                                                static_cast<int64_t>(stages.count()));
+  ThreadPool threads(std::min(share.threads(), static_cast<int>(size.drawn)));
   stages.prepare_rope(size.positions);
   const StageWeights weights(stages, options.weights, GenerationWeights::Keep::kView);
-  DeviceGeneration generation(stages, weights, size, limits, threads);
+  std::vector<std::unique_ptr<DeviceGeneration>> generations;
+  std::vector<Generator*> generators;
+  for (int64_t i = 0; i < schedules; ++i) {
+    generations.push_back(std::make_unique<DeviceGeneration>(stages, weights, size, limits, threads));
+    generators.push_back(&generations.back()->generator);
+  }
   try {
-    generate_all(generation.generator, requests, count, options, outputs, share);
+    generate_all(generators, requests, count, options, outputs, share);
   } catch (...) {
     stages.finish();
     throw;

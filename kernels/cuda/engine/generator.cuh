@@ -7,18 +7,16 @@
 
 namespace covenant::cuda {
 
-// All that a generator consists of.
+// What one schedule consists of.
 struct DeviceGeneration {
-  // `stages` and `weights` must outlive it.
+  // All of these must outlive it.
   DeviceGeneration(const Stages& stages, const StageWeights& weights, const DecoderSize& size,
-                   const GeneratorLimits& limits, int host_threads)
+                   const GeneratorLimits& limits, ThreadPool& threads)
       : pages(stages, weights),
-        threads(host_threads),
         decoder(stages, weights, pages, size),
         generator(stages.shape(), threads, decoder, pages, limits) {}
 
   StagePages pages;
-  ThreadPool threads;
   DeviceDecoder decoder;
   Generator generator;
 };
@@ -36,30 +34,48 @@ class AnyGenerator {
   virtual cov_generator_state state() const = 0;
 };
 
-// Of one device, or of one replica that is split over several.
+// A snapshot of the weights, and schedules that compute with it in turn: as many as there are stages.
+class Schedules {
+ public:
+  // of: how many such share the host's threads.
+  Schedules(Stages stages, const cov_generator_options& options, int of);
+  // Waits for the devices.
+  ~Schedules();
+  Schedules(const Schedules&) = delete;
+  Schedules& operator=(const Schedules&) = delete;
+
+  const Stages& stages() const { return stages_; }
+  size_t count() const { return schedules_.size(); }
+  Generator& at(size_t i) { return schedules_[i]->generator; }
+  const Generator& at(size_t i) const { return schedules_[i]->generator; }
+  // COV_FAILED_PRECONDITION unless all are idle.
+  void refresh();
+  uint64_t weight_bytes() const { return weights_.bytes(); }
+
+ private:
+  Stages stages_;
+  StageWeights weights_;
+  ThreadPool threads_;
+  std::vector<std::unique_ptr<DeviceGeneration>> schedules_;
+};
+
+// Of one device.
 class DeviceGenerator final : public AnyGenerator {
  public:
-  // of: generators that share the host's threads.
-  DeviceGenerator(Stages stages, const cov_generator_options& options, int of = 1);
-  // Waits for the devices.
-  ~DeviceGenerator() override;
-  DeviceGenerator(const DeviceGenerator&) = delete;
-  DeviceGenerator& operator=(const DeviceGenerator&) = delete;
+  DeviceGenerator(Model& model, const cov_generator_options& options)
+      : schedules_(Stages(model), options, 1) {}
 
   void refresh() override;
   uint64_t submit(const cov_generate_request& request, const cov_fingerprint_options* fingerprint,
                   int32_t top_count) override {
-    return generation_->generator.submit(request, fingerprint, top_count);
+    return schedules_.at(0).submit(request, fingerprint, top_count);
   }
-  bool cancel(uint64_t id) override { return generation_->generator.cancel(id); }
+  bool cancel(uint64_t id) override { return schedules_.at(0).cancel(id); }
   void step(const Generator::Listener& listener) override;
   cov_generator_state state() const override;
 
  private:
-  Stages stages_;
-  int64_t positions_;  // of a sequence, at most
-  StageWeights weights_;
-  std::unique_ptr<DeviceGeneration> generation_;
+  Schedules schedules_;
 };
 
 // As the calls of a model of these stages.

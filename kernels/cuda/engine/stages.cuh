@@ -38,6 +38,8 @@ class Stages {
     }
     if (count() > 1) models_[0]->device().activate();
   }
+  // The first one's device.
+  void activate() const { models_[0]->device().activate(); }
   // Makes the rotary tables cover `positions`.
   void prepare_rope(int64_t positions) const;
   // Waits for all devices.

@@ -43,7 +43,7 @@ void set_graphs(void* handle, bool enabled) { static_cast<Model*>(handle)->graph
 
 cov_status create_generator(void* handle, const cov_generator_options* options, void** generator) {
   return guard([&] {
-    *generator = static_cast<AnyGenerator*>(new DeviceGenerator(Stages(model_of(handle)), *options));
+    *generator = static_cast<AnyGenerator*>(new DeviceGenerator(model_of(handle), *options));
   });
 }
 

@@ -1,5 +1,5 @@
-// A generator over a model on several devices: each replica has one of its own, and they make their steps at once.
-// Tier: that of covenant/device_generator.h, whichever replica a request goes to.
+// A generator over a model on several devices: each replica has schedules of its own, as many as stages, and all
+// replicas make their steps at once. Tier: that of covenant/device_generator.h, whichever schedule a request is in.
 #pragma once
 
 #include <cstdint>
@@ -24,12 +24,12 @@ class ParallelGenerator final : public AnyGenerator {
   cov_generator_state state() const override;
 
  private:
-  struct Replica;
+  struct Schedule;
   // A request that has not ended.
   struct Request {
     uint64_t id;
-    Replica* replica;
-    uint64_t its_id;    // the replica's
+    Schedule* schedule;
+    uint64_t its_id;    // the schedule's
     int64_t positions;  // that it may come to
     // What a step tells of it.
     cov_generator_event event;
@@ -37,26 +37,34 @@ class ParallelGenerator final : public AnyGenerator {
     std::vector<int32_t> top_tokens;
     std::vector<float> top_log_probs;
   };
-  struct Replica {
-    std::unique_ptr<DeviceGenerator> generator;
+  struct Schedule {
+    Generator* generator;
     std::unordered_map<uint64_t, Request*> requests;  // by its ids
     int64_t positions = 0;                            // that they may come to
     // Of the step under way.
     std::vector<Request*> told;
     cov_status status = cov_ok();
+    bool begun = false;
+  };
+  struct Replica {
+    std::unique_ptr<Schedules> generators;
+    std::vector<Schedule> schedules;  // which the requests point to
+    int64_t positions() const;
   };
 
-  static void listen(Replica& replica, const cov_generator_event& event);
+  Schedule& next_schedule();
+  static void listen(Schedule& schedule, const cov_generator_event& event);
+  static void step_replica(Replica& replica);
   void tell(const Generator::Listener& listener);
   void forget(uint64_t id);
 
   ParallelModel& model_;
-  int64_t request_limit_;
+  int64_t batch_, request_limit_;
   std::vector<Replica> replicas_;
   std::unordered_map<uint64_t, std::unique_ptr<Request>> requests_;  // by id
   std::vector<Request*> told_;
   uint64_t next_id_ = 1;
-  bool alike_ = true;  // all replicas have the same weights
+  bool alike_ = true;  // all devices have weights of one time
 };
 
 }  // namespace covenant::cuda

@@ -15,25 +15,6 @@ cudaStream_t native(Stream stream) { return static_cast<cudaStream_t>(stream.han
 
 }  // namespace
 
-Event::Event() {
-  cudaEvent_t event = nullptr;
-  check(cudaEventCreateWithFlags(&event, cudaEventDisableTiming), "creating an event");
-  handle_ = event;
-}
-
-Event::~Event() {
-  if (handle_ != nullptr) (void)cudaEventDestroy(static_cast<cudaEvent_t>(handle_));
-}
-
-void Event::record(Stream stream) {
-  check(cudaEventRecord(static_cast<cudaEvent_t>(handle_), native(stream)), "recording an event");
-}
-
-void Event::wait(Stream stream) const {
-  check(cudaStreamWaitEvent(native(stream), static_cast<cudaEvent_t>(handle_), 0),
-        "waiting for an event");
-}
-
 SideStream::SideStream(const Device& device) {
   device.activate();
   cudaStream_t stream = nullptr;

@@ -1,27 +1,9 @@
-// Order between streams, and copies between devices.
+// Second streams, and copies between devices.
 #pragma once
 
-#include "runtime/device.h"
+#include "runtime/event.h"
 
 namespace covenant::cuda {
-
-// A point of a stream that other streams, of any device, can wait for. Belongs to the device that is
-// current when it is made.
-class Event {
- public:
-  Event();
-  ~Event();
-  Event(Event&& other) noexcept : handle_(std::exchange(other.handle_, nullptr)) {}
-  Event(const Event&) = delete;
-  Event& operator=(const Event&) = delete;
-  // Everything queued so far on a stream of its device.
-  void record(Stream stream);
-  // What is queued on `stream` from here on runs after that; at once if it was never recorded.
-  void wait(Stream stream) const;
-
- private:
-  void* handle_ = nullptr;
-};
 
 // A second stream of a device, for what runs beside its computing.
 class SideStream {

@@ -35,12 +35,13 @@ typedef struct cov_device_generator cov_device_generator;
 cov_status cov_device_generator_create(cov_device_model* model, const cov_generator_options* options,
                                        cov_device_generator** generator);
 
-// The same on several devices. Each replica schedules requests of its own: one goes to the replica whose requests
-// may come to the fewest positions, and shares pages with others there. max_batch, step_rows and page_limit are of
-// each replica, request_limit is of all; cov_device_generator_get_state adds the replicas up, a page being of all
-// stages. A step is one of every replica, at once; its events come in the order in which their requests were
-// submitted, on the caller's thread. When a replica fails, what the others drew is told before the error is
-// returned.
+// The same on several devices. A replica has as many schedules as stages, which the stages compute in turn, so that
+// several of them have work where there are requests enough. A request goes to the replica whose requests may come to
+// the fewest positions, to its first schedule with fewer than max_batch requests, and shares pages with others of that
+// schedule. max_batch, step_rows and page_limit are of each schedule, and so is the memory for a step; request_limit is
+// of all. cov_device_generator_get_state adds the schedules up, a page being of all stages. A step is one of every
+// schedule; its events come in the order in which their requests were submitted, on the caller's thread. When a
+// device fails, what was drawn on others is told before the error is returned.
 cov_status cov_parallel_generator_create(cov_parallel_model* model, const cov_generator_options* options,
                                          cov_device_generator** generator);
 

@@ -85,10 +85,11 @@ cov_status cov_parallel_model_train_step(cov_parallel_model* model, const cov_ba
                                          float* gradient_norm);
 
 // As cov_device_model_generate and cov_device_model_replay, with the bits of one device: requests are spread over
-// the replicas, in order, and each replica works on its own at once. Of a replica's stages one works at a time while
-// it decodes, so splitting layers is for a model that no device holds; prompts and replay go through the stages in
-// pieces of 256 rows, which keeps all of them busy. on_token is called from several threads, by one at a time.
-// options->max_batch is that of each replica. When a request fails the others end early.
+// the replicas, in order, and each replica works on its own at once. A token goes through the stages one after the
+// other: splitting layers is for a model that no device holds. What keeps several stages busy are more requests for a
+// replica than options->max_batch, which then decode in up to as many groups as there are stages, and long prompts and
+// replay, which go through the stages in pieces of 256 rows. on_token is called from several threads, by one at a time.
+// When a request fails the others end early.
 cov_status cov_parallel_model_generate(cov_parallel_model* model, const cov_generate_request* requests,
                                        int32_t request_count, const cov_generate_options* options,
                                        cov_generate_output* outputs);

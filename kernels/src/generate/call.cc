@@ -46,7 +46,7 @@ class Call {
  private:
   const cov_generate_options& options_;
   cov_generate_output* outputs_;
-  const Share& share_;
+  Share share_;
   cov_status status_ = cov_ok();
 };
 
@@ -97,17 +97,33 @@ void check_generate_requests(const cov_model_shape& shape, const cov_generate_re
   }
 }
 
-void generate_all(Generator& generator, const cov_generate_request* requests, int32_t count,
-                  const cov_generate_options& options, cov_generate_output* outputs,
+void generate_all(const std::vector<Generator*>& generators, const cov_generate_request* requests,
+                  int32_t count, const cov_generate_options& options, cov_generate_output* outputs,
                   const Share& share) {
-  for (int32_t i = 0; i < count; ++i)
-    generator.submit(requests[i], options.fingerprint, options.top_count);
-  Call call(options, outputs, share);
-  const Generator::Listener listener = [&](const cov_generator_event& event) { call.take(event); };
-  while (!generator.idle()) {
+  const auto parts = static_cast<int64_t>(generators.size());
+  std::vector<Call> calls;
+  std::vector<Generator::Listener> listeners;
+  calls.reserve(generators.size());
+  for (int64_t part = 0; part < parts; ++part) {
+    Share own = share;
+    const auto first = static_cast<int32_t>(count * part / parts);
+    const auto after = static_cast<int32_t>(count * (part + 1) / parts);
+    own.first += first;
+    for (int32_t i = first; i < after; ++i)
+      generators[static_cast<size_t>(part)]->submit(requests[i], options.fingerprint, options.top_count);
+    Call* const call = &calls.emplace_back(options, outputs + first, own);
+    listeners.emplace_back([call](const cov_generator_event& event) { call->take(event); });
+  }
+  const auto idle = [](const Generator* generator) { return generator->idle(); };
+  std::vector<size_t> begun;
+  while (!std::all_of(generators.begin(), generators.end(), idle)) {
     share.check_cancelled(options.cancel, "generation");
-    generator.step(listener);
-    if (call.status().code != COV_OK) throw Failure{call.status()};
+    begun.clear();
+    for (size_t i = 0; i < generators.size(); ++i)
+      if (generators[i]->begin(listeners[i])) begun.push_back(i);
+    for (const size_t i : begun) generators[i]->end(listeners[i]);
+    for (const Call& call : calls)
+      if (call.status().code != COV_OK) throw Failure{call.status()};
   }
 }
 

@@ -32,9 +32,10 @@ void check_generate_requests(const cov_model_shape& shape, const cov_generate_re
 inline int32_t batch_of(const cov_generate_options& options) {
   return options.max_batch == 0 ? kBatchDefault : options.max_batch;
 }
-// All requests through a generator that is new. `requests` and `outputs` are the share's own. Throws Failure.
-void generate_all(Generator& generator, const cov_generate_request* requests, int32_t count,
-                  const cov_generate_options& options, cov_generate_output* outputs,
+// All requests through generators that are new and compute in turn; each gets some that follow each other.
+// `requests` and `outputs` are the share's own. Throws Failure.
+void generate_all(const std::vector<Generator*>& generators, const cov_generate_request* requests,
+                  int32_t count, const cov_generate_options& options, cov_generate_output* outputs,
                   const Share& share);
 
 // For the arguments of cov_generator_create.

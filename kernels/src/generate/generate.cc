@@ -29,7 +29,7 @@ extern "C" cov_status cov_model_generate(cov_model* model, const cov_generate_re
     check_generate_requests(model->shape, requests, request_count, *options, outputs);
     const GenerationWeights& weights = packed_generation_weights(*model, options->weights);
     ModelGenerator made(*model, weights, {batch_of(*options), kStepRows, 0});
-    generate_all(made.generator, requests, request_count, *options, outputs, {});
+    generate_all({&made.generator}, requests, request_count, *options, outputs, {});
     return cov_ok();
   });
 }

@@ -232,9 +232,9 @@ void Generator::schedule() {
   }
 }
 
-void Generator::step(const Listener& listener) {
+bool Generator::begin(const Listener& listener) {
   sweep();
-  if (idle()) return;
+  if (idle()) return false;
   admit();
   try {
     schedule();
@@ -245,9 +245,14 @@ void Generator::step(const Listener& listener) {
     running_.clear();
     exhausted_ = false;
     fail(*sequence, none.status, listener);
-    return;
+    return false;
   }
   decoder_.run(rows_);
+  return true;
+}
+
+void Generator::end(const Listener& listener) {
+  decoder_.finish();
   draw();
   // From here on nothing fails, or a sequence would wait for a token that nobody draws.
   computed_rows_ += rows_.count();

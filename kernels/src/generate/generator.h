@@ -78,7 +78,13 @@ class Generator {
   // False when there is no such request any more.
   bool cancel(uint64_t id);
   // Does nothing when idle. A Failure leaves all requests as before the step.
-  void step(const Listener& listener);
+  void step(const Listener& listener) {
+    if (begin(listener)) end(listener);
+  }
+  // A step in two parts, between which nothing else is called: where the decoder computes elsewhere, several
+  // generators may begin before the first one ends. False when there is nothing to end.
+  bool begin(const Listener& listener);
+  void end(const Listener& listener);
 
   bool idle() const { return running_.empty() && waiting_.empty(); }
   cov_generator_state state() const;

@@ -111,6 +111,7 @@ void Replay::pass() {
     }
   }
   machine_.decoder.run(rows_);
+  machine_.decoder.finish();
   compare(positions);
   while (!open_.empty() &&
          open_.front()->done == static_cast<int64_t>(open_.front()->tokens.size())) {

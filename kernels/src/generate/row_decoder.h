@@ -32,9 +32,11 @@ struct DecoderRows {
 class RowDecoder {
  public:
   virtual ~RowDecoder() = default;
-  // Runs the layers. The rows must stay until those of the next run. Throws Failure; keys and values of these
-  // rows are undefined then.
+  // Runs the layers, or begins to. The rows must stay until those of the next run. Throws Failure; keys and values
+  // of these rows are undefined then.
   virtual void run(const DecoderRows& rows) = 0;
+  // Waits for what was begun: before logits are asked for, and before the next run. Throws Failure.
+  virtual void finish() {}
   // Drawn rows whose logits are given together.
   virtual int64_t logit_rows() const = 0;
   // Logits (count, vocab) of drawn rows from the first-th on, on the host until the next call;

@@ -140,7 +140,7 @@ using Alone = std::function<Completion(const Job& job)>;
 template <typename Api>
 void check_schedule(typename Api::Model* model, const cov_model_shape& shape, uint32_t seed,
                     int32_t weights, const std::vector<Completion>& expected,
-                    const std::vector<Job>& jobs, int32_t replicas = 1) {
+                    const std::vector<Job>& jobs, int32_t schedules = 1) {
   Numbers numbers(seed);
   typename Api::Generator* generator = nullptr;
   const int64_t pages_most = (shape.max_positions + 14) / 16;
@@ -170,8 +170,8 @@ void check_schedule(typename Api::Model* model, const cov_model_shape& shape, ui
     CHECK_OK(Api::step(generator, take, &completions, &active));
     const cov_generator_state state = Api::state(generator);
     CHECK(state.running + state.waiting == active);
-    CHECK(options.page_limit == 0 || state.pages <= options.page_limit * replicas);
-    CHECK(state.running <= options.max_batch * replicas);
+    CHECK(options.page_limit == 0 || state.pages <= options.page_limit * schedules);
+    CHECK(state.running <= options.max_batch * schedules);
   }
   for (const auto& [id, job] : job_of) {
     const bool was_cancelled = std::count(cancelled.begin(), cancelled.end(), id) > 0;

@@ -72,7 +72,7 @@ cov_status generate(cov_parallel_model* model, Results& results, int32_t count =
 
 // What generation reported, drawn again.
 template <typename Replay>
-void check_replay(const Results& results, const Replay& replay) {
+void check_replay(const Results& results, int32_t weights, const Replay& replay) {
   std::vector<cov_replay_request> list;
   std::vector<cov_replay_output> outputs;
   std::vector<int32_t> drawn(kRequests * kNew);
@@ -84,7 +84,7 @@ void check_replay(const Results& results, const Replay& replay) {
     std::copy_n(r.sampling_seed, 32, list.back().sampling_seed);
     outputs.push_back({drawn.data() + i * kNew, nullptr, log_probs.data() + i * kNew, nullptr});
   }
-  const cov_replay_options options = {};
+  const cov_replay_options options = {.fingerprint = nullptr, .cancel = nullptr, .weights = weights};
   CHECK_OK(replay(list.data(), kRequests, &options, outputs.data()));
   for (int32_t i = 0; i < kRequests; ++i) {
     const auto count = static_cast<size_t>(requests().list[static_cast<size_t>(i)].max_new_tokens);
@@ -93,13 +93,39 @@ void check_replay(const Results& results, const Replay& replay) {
   }
 }
 
+// By type of weights: on the CPU, but for those of a bf16 model, which are from one device.
+struct Expected {
+  Results of[3];
+  Expected(const cov_model_shape& shape, int32_t compute) {
+    const std::vector<float> parameters = lively_parameters(shape, 11);
+    const TestModel cpu(shape, parameters);
+    const DevicePointer device = open_device();
+    const DeviceModel one(device.get(), shape, parameters, compute);
+    for (int32_t weights = 0; weights < 3; ++weights) {
+      Results& results = of[weights];
+      results.options.weights = weights;
+      const cov_generate_request* const list = requests().list.data();
+      if (weights == COV_WEIGHTS_F32 && compute == COV_COMPUTE_BF16)
+        CHECK_OK(cov_device_model_generate(one, list, kRequests, &results.options, results.outputs.data()));
+      else
+        CHECK_OK(cov_model_generate(cpu, list, kRequests, &results.options, results.outputs.data()));
+    }
+  }
+};
+
 void layouts(int32_t devices, int32_t stages, const cov_model_shape& shape, int32_t compute,
-             const Results& expected) {
+             const Expected& all) {
   const ParallelModel model(devices, shape, lively_parameters(shape, 11), {stages, compute, 0, 0});
-  Results results, few;
-  CHECK_OK(generate(model, results));
-  check_same(results, expected);
-  check_replay(results, [&](auto... arguments) { return cov_parallel_model_replay(model, arguments...); });
+  const Results& expected = all.of[COV_WEIGHTS_F32];
+  Results few;
+  for (int32_t weights = 0; weights < 3; ++weights) {
+    Results results;
+    results.options.weights = weights;
+    CHECK_OK(generate(model, results));
+    check_same(results, all.of[weights]);
+    check_replay(results, weights,
+                 [&](auto... arguments) { return cov_parallel_model_replay(model, arguments...); });
+  }
   // Fewer requests than replicas, and none.
   CHECK_OK(generate(model, few, 1));
   CHECK(few.told.tokens[0] == expected.told.tokens[0]);
@@ -172,35 +198,20 @@ void pieces(int32_t stages) {
   CHECK_SAME(log_probs[0].data(), log_probs[1].data(), log_probs[0].size() * sizeof(float));
 }
 
-// On the CPU, and in bf16 on one device.
-struct Expected {
-  Results exact, rounded;
-  explicit Expected(const cov_model_shape& shape) {
-    const std::vector<float> parameters = lively_parameters(shape, 11);
-    const TestModel cpu(shape, parameters);
-    CHECK_OK(cov_model_generate(cpu, requests().list.data(), kRequests, &exact.options, exact.outputs.data()));
-    const DevicePointer device = open_device();
-    const DeviceModel one(device.get(), shape, parameters, COV_COMPUTE_BF16);
-    CHECK_OK(cov_device_model_generate(one, requests().list.data(), kRequests, &rounded.options,
-                                       rounded.outputs.data()));
-  }
-};
-
 }  // namespace
 
 int main() {
   if (!have_device()) return kSkipped;
-  const Expected untied(kUntied), tied(kTied);
   const struct {
     int32_t devices, stages;
-    const cov_model_shape& shape;
-    const Expected& expected;
-  } cases[] = {{1, 1, kUntied, untied}, {2, 1, kUntied, untied}, {3, 1, kUntied, untied}, {2, 2, kUntied, untied},
-               {2, 2, kTied, tied},     {3, 3, kTied, tied},     {4, 2, kTied, tied}};
-  for (const auto& c : cases) {
-    if (c.devices > cov_device_count() || (kSanitized && c.devices < 3)) continue;
-    layouts(c.devices, c.stages, c.shape, COV_COMPUTE_F32, c.expected.exact);
-    layouts(c.devices, c.stages, c.shape, COV_COMPUTE_BF16, c.expected.rounded);
+    bool tied;
+  } cases[] = {{1, 1, false}, {2, 1, false}, {3, 1, false}, {2, 2, false}, {2, 2, true}, {3, 3, true}, {4, 2, true}};
+  for (const int32_t compute : {COV_COMPUTE_F32, COV_COMPUTE_BF16}) {
+    const Expected untied(kUntied, compute), tied(kTied, compute);
+    for (const auto& c : cases) {
+      if (c.devices > cov_device_count() || (kSanitized && c.devices < 3)) continue;
+      layouts(c.devices, c.stages, c.tied ? kTied : kUntied, compute, c.tied ? tied : untied);
+    }
   }
   if (cov_device_count() < 2) return kSkipped;
   for (const int32_t stages : {1, 2}) faults(2, stages);
