@@ -27,7 +27,7 @@ void multiply_f32(Stream stream, const GenerationMatrix& w, const float* x, int6
 }  // namespace
 
 GenerationLayers::GenerationLayers(const GenerationWeights& weights, int64_t rows)
-    : weights_(weights), model_(weights.model()), rows_max_(rows) {
+    : weights_(weights), model_(weights.model()) {
   const Layout& l = model_.layout();
   const Form form = weights_.form();
   const auto cut = [&](Cutter cutter) {

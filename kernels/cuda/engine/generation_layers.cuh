@@ -17,8 +17,6 @@ class GenerationLayers {
   GenerationLayers(const GenerationWeights& weights, int64_t rows);
 
   const GenerationWeights& weights() const { return weights_; }
-  int64_t rows_max() const { return rows_max_; }
-  uint64_t bytes() const { return data_.bytes(); }
 
   // Rows (rows, d) that a pass begins with, and then the input of the final norm. What computes the layers before
   // these writes them, and what computes those after these reads them.
@@ -43,7 +41,6 @@ class GenerationLayers {
 
   const GenerationWeights& weights_;
   Model& model_;
-  int64_t rows_max_;
   Buffer<char> data_;
   float *x_ = nullptr, *qkv_ = nullptr, *attention_ = nullptr, *gate_up_ = nullptr;
   Rows normed_, attended_, hidden_;

@@ -51,7 +51,6 @@ class GenerationWeights {
   void refresh();
 
   Model& model() const { return model_; }
-  int32_t type() const { return type_; }
   Form form() const { return form_; }
   // Whether keys and values are kept in bf16.
   bool bf16_pages() const { return type_ != COV_WEIGHTS_F32; }
@@ -59,10 +58,10 @@ class GenerationWeights {
   uint64_t bytes() const { return data_.bytes(); }
 
   const Layer& layer(int64_t i) const { return layers_[static_cast<size_t>(i)]; }
-  // Of the slice that has them.
+  // Of the slice that has it.
   bool has_embedding() const { return embedding_.n > 0; }
-  bool has_head() const { return head_.n > 0; }
   void embed(const int32_t* tokens, int64_t rows, float* x) const;
+  // Likewise.
   const GenerationMatrix& head() const { return head_; }
   const float* final_norm() const { return final_norm_; }
 

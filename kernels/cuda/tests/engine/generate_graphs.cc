@@ -37,10 +37,10 @@ struct Requests {
 
 using Results = Generated<kRequests, kNew, kDims, kTops>;
 
-cov_status generate(cov_device_model* model, int32_t batch, Results& results) {
+cov_status generate(cov_device_model* model, int32_t batch, Results& results, int32_t weights = COV_WEIGHTS_F32) {
   static const Requests requests;
   const cov_fingerprint_options fingerprint = {{4, 2}, kDims};
-  const cov_generate_options options = {&fingerprint, kTops, batch, nullptr, nullptr, nullptr, 0};
+  const cov_generate_options options = {&fingerprint, kTops, batch, nullptr, nullptr, nullptr, weights};
   return cov_device_model_generate(model, requests.list.data(), kRequests, &options,
                                    results.outputs.data());
 }
@@ -52,16 +52,16 @@ cov_device_graphs counts(const cov_device_model* model) {
 }
 
 // With and without graphs; gives what came out.
-Results check_both(cov_device_model* model, int32_t batch) {
+Results check_both(cov_device_model* model, int32_t batch, int32_t weights = COV_WEIGHTS_F32) {
   Results plain, graphs;
   CHECK_OK(cov_device_model_set_graphs(model, 0));
   const cov_device_graphs before = counts(model);
-  CHECK_OK(generate(model, batch, plain));
+  CHECK_OK(generate(model, batch, plain, weights));
   const cov_device_graphs between = counts(model);
   CHECK(between.enabled == 0 && between.captured == before.captured && between.launched == before.launched);
   CHECK(between.plain > before.plain);
   CHECK_OK(cov_device_model_set_graphs(model, 1));
-  CHECK_OK(generate(model, batch, graphs));
+  CHECK_OK(generate(model, batch, graphs, weights));
   const cov_device_graphs after = counts(model);
   CHECK(after.enabled == 1 && after.captured > between.captured);
   CHECK(after.launched - between.launched > after.captured - between.captured);
@@ -81,9 +81,13 @@ void batches(cov_device* device, const std::vector<float>& parameters) {
       check_same(check_both(*model, batch), one);
     }
   }
-  // Lists, embedding, layers, norm, head and hidden states; a bf16 model rounds what attention gives.
+  const DeviceModel in_bytes(device, kShape, parameters);
+  check_both(in_bytes, 5, COV_WEIGHTS_INT8);
+  // Lists, embedding, layers, norm, head and hidden states; bf16 models round what attention gives, and with int8
+  // weights it becomes bytes.
   CHECK(counts(exact).nodes_max == 5 + kLayerLaunches * kShape.layer_count);
   CHECK(counts(rounded).nodes_max == 5 + (kLayerLaunches + 1) * kShape.layer_count);
+  CHECK(counts(in_bytes).nodes_max == 5 + (kLayerLaunches + 1) * kShape.layer_count);
 }
 
 // Graphs of one call know nothing of what the next one has to read.
