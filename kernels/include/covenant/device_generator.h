@@ -5,10 +5,10 @@
 // Threads: as the model, of which a generator is a part.
 //
 // Determinism: what a request yields depends on the request and the weights alone: not on the other requests, on
-// when it joined, on the limits, on CUDA graphs, or on how many devices share the work. cov_device_model_generate, a generator and
-// cov_device_model_replay agree bit for bit under the same weight type. That is what cov_generator yields on the CPU
-// (tier A), but for COV_WEIGHTS_F32 of a model in COV_COMPUTE_BF16, where it is the same on one type of device
-// (tier B).
+// when it joined, on the limits, on CUDA graphs, or on how many devices share the work. cov_device_model_generate, a
+// generator and cov_device_model_replay agree bit for bit under the same weight type. That is what cov_generator
+// yields on the CPU (tier A), but for COV_WEIGHTS_F32 of a model in COV_COMPUTE_BF16, where it is the same on one type
+// of device (tier B).
 //
 // Memory: pages of 16 positions as on the CPU, allocated in chunks. All of it counts towards the device's limit;
 // activations and logits of a step are allocated when the generator is created.

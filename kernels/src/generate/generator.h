@@ -119,7 +119,7 @@ class Generator {
   int64_t computed_rows_ = 0, shared_rows_ = 0, preemptions_ = 0;
   std::deque<std::unique_ptr<Sequence>> waiting_;
   Sequences running_;             // oldest first
-  std::vector<Sequence*> ready_;  // whose next token the step under way draws, as rows_.drawn has them
+  std::vector<Sequence*> ready_;  // whose next token the step under way draws, by drawn row
   std::shared_ptr<const Fingerprint> fingerprint_;  // the one used last
   cov_fingerprint_options fingerprint_options_ = {};
   // One per thread.
