@@ -1,15 +1,18 @@
-#include "emulation/graphs.h"
-
-#include <algorithm>
+// Graphs of the emulation: what a capture has recorded, and its launches.
 #include <cstdlib>
 #include <memory>
 #include <mutex>
 #include <new>
 #include <string_view>
 
+#include "emulation/emulation.h"
 #include "emulation/streams.h"
 
 using namespace covenant::emulation;
+
+struct covenant_emulated_graph {
+  std::vector<std::function<bool()>> nodes;
+};
 
 struct covenant_emulated_graph_exec {
   std::vector<std::function<bool()>> nodes;
@@ -19,61 +22,24 @@ namespace {
 
 using Lock = std::lock_guard<std::recursive_mutex>;
 
-std::vector<covenant_emulated_capture*>& captures() {
-  static auto* const all = new std::vector<covenant_emulated_capture*>;
-  return *all;
-}
-
 // COVENANT_EMULATION_CAPTURE_FAULT names the call that fails: begin, end, instantiate or upload.
 bool faulty(std::string_view call) {
   const char* const wanted = std::getenv("COVENANT_EMULATION_CAPTURE_FAULT");
   return wanted != nullptr && call == wanted;
 }
 
+Withheld withheld_by(cudaStreamCaptureMode mode) {
+  if (mode == cudaStreamCaptureModeRelaxed) return Withheld::kNobody;
+  return mode == cudaStreamCaptureModeThreadLocal ? Withheld::kOwnThread : Withheld::kAllThreads;
+}
+
 }  // namespace
-
-namespace covenant::emulation {
-
-cudaError_t record(covenant_emulated_stream* stream, std::function<bool()> work) {
-  if (!stream->capture->valid) return cudaErrorStreamCaptureInvalidated;
-  stream->capture->graph.nodes.push_back(std::move(work));
-  return cudaSuccess;
-}
-
-cudaError_t refuse(covenant_emulated_stream* stream) {
-  stream->capture->valid = false;
-  return cudaErrorStreamCaptureUnsupported;
-}
-
-cudaError_t check_unsafe() {
-  cudaError_t result = cudaSuccess;
-  for (covenant_emulated_capture* const capture : captures()) {
-    const bool own = capture->thread == std::this_thread::get_id();
-    if (capture->mode == cudaStreamCaptureModeRelaxed ||
-        (!own && capture->mode == cudaStreamCaptureModeThreadLocal))
-      continue;
-    capture->valid = false;
-    result = cudaErrorStreamCaptureUnsupported;
-  }
-  return result;
-}
-
-void forget_capture(covenant_emulated_stream* stream) {
-  std::vector<covenant_emulated_capture*>& all = captures();
-  all.erase(std::remove(all.begin(), all.end(), stream->capture.get()), all.end());
-  stream->capture.reset();
-}
-
-}  // namespace covenant::emulation
 
 cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode mode) {
   const Lock guard(runtime_lock());
   if (stream == nullptr || faulty("begin")) return cudaErrorStreamCaptureUnsupported;
   if (stream->capture != nullptr) return cudaErrorIllegalState;
-  stream->capture = std::make_unique<covenant_emulated_capture>();
-  stream->capture->thread = std::this_thread::get_id();
-  stream->capture->mode = mode;
-  captures().push_back(stream->capture.get());
+  stream->capture = begin_capture(withheld_by(mode));
   return cudaSuccess;
 }
 
@@ -81,16 +47,16 @@ cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t* graph) {
   const Lock guard(runtime_lock());
   *graph = nullptr;
   if (stream == nullptr || stream->capture == nullptr) return cudaErrorIllegalState;
-  const covenant_emulated_capture& capture = *stream->capture;
-  if (capture.mode != cudaStreamCaptureModeRelaxed && capture.thread != std::this_thread::get_id())
+  Capture& capture = *stream->capture;
+  if (capture.withheld != Withheld::kNobody && capture.thread != std::this_thread::get_id())
     return cudaErrorStreamCaptureWrongThread;
   cudaError_t result = faulty("end") ? cudaErrorMemoryAllocation : cudaSuccess;
   if (!capture.valid) result = cudaErrorStreamCaptureInvalidated;
   if (result == cudaSuccess) {
-    *graph = new (std::nothrow) covenant_emulated_graph{std::move(stream->capture->graph)};
+    *graph = new (std::nothrow) covenant_emulated_graph{std::move(capture.nodes)};
     if (*graph == nullptr) result = cudaErrorMemoryAllocation;
   }
-  forget_capture(stream);
+  forget(stream->capture);
   return result;
 }
 
@@ -113,7 +79,10 @@ cudaError_t cudaGraphUpload(cudaGraphExec_t, cudaStream_t) {
 cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t stream) {
   const Lock guard(runtime_lock());
   if (exec == nullptr || stream == nullptr) return cudaErrorInvalidValue;
-  if (stream->capture != nullptr) return refuse(stream);  // it would become a child graph
+  if (stream->capture != nullptr) {  // it would become a child graph
+    stream->capture->valid = false;
+    return cudaErrorStreamCaptureUnsupported;
+  }
   if (launch_fails()) return cudaErrorLaunchFailure;
   for (const std::function<bool()>& node : exec->nodes) queue_work(stream, node);
   return cudaSuccess;

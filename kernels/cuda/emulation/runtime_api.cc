@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "emulation/emulation.h"
-#include "emulation/graphs.h"
+#include "emulation/capture.h"
 #include "emulation/memory.h"
 #include "emulation/streams.h"
 
@@ -37,6 +37,17 @@ int device_of(cudaStream_t stream) { return stream == nullptr ? current : stream
 
 bool capturing(cudaStream_t stream) { return stream != nullptr && stream->capture != nullptr; }
 
+// What a stream that captures does not take: it ends the capture, and is itself refused.
+cudaError_t refuse(cudaStream_t stream) {
+  stream->capture->valid = false;
+  return cudaErrorStreamCaptureUnsupported;
+}
+
+// The same for what no stream sees (allocations, waiting for an event).
+cudaError_t check_unsafe() {
+  return may_act_outside() ? cudaSuccess : cudaErrorStreamCaptureUnsupported;
+}
+
 // Work that touches memory of `device` only, or of all (-1).
 cudaError_t queue(cudaStream_t stream, int device, std::function<void()> work) {
   std::function<bool()> entry = [device, work = std::move(work)] {
@@ -44,7 +55,8 @@ cudaError_t queue(cudaStream_t stream, int device, std::function<void()> work) {
     work();
     return true;
   };
-  if (capturing(stream)) return record(stream, std::move(entry));
+  if (capturing(stream))
+    return record(*stream->capture, std::move(entry)) ? cudaSuccess : cudaErrorStreamCaptureInvalidated;
   if (stream == nullptr)
     entry();
   else

@@ -5,11 +5,6 @@
 #include <cstdlib>
 #include <string_view>
 
-#include "emulation/graphs.h"
-
-covenant_emulated_stream::covenant_emulated_stream() = default;
-covenant_emulated_stream::~covenant_emulated_stream() = default;
-
 namespace covenant::emulation {
 namespace {
 
@@ -82,7 +77,7 @@ void queue_together(const std::vector<std::pair<Stream*, std::function<bool()>>>
       std::fprintf(stderr, "emulated streams: work of several streams is not captured\n");
       std::abort();
     } else {
-      (void)record(stream, work);  // a capture that has failed says so when it ends
+      (void)record(*stream->capture, work);  // a capture that has failed says so when it ends
     }
   }
   if (order() != Order::kAtOnce) return;
@@ -106,7 +101,7 @@ void run_device(int device) {
 void add_stream(Stream* stream) { streams().push_back(stream); }
 
 void remove_stream(Stream* stream) {
-  if (stream->capture != nullptr) forget_capture(stream);
+  forget(stream->capture);
   run_stream(stream);
   std::vector<Stream*>& all = streams();
   all.erase(std::remove(all.begin(), all.end(), stream), all.end());

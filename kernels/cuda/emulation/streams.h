@@ -10,6 +10,8 @@
 #include <utility>
 #include <vector>
 
+#include "emulation/capture.h"
+
 // What an event was last recorded as, and how far that has come.
 struct covenant_emulated_event {
   struct State {
@@ -19,13 +21,9 @@ struct covenant_emulated_event {
   std::shared_ptr<State> state = std::make_shared<State>();
 };
 
-struct covenant_emulated_capture;  // graphs.h
-
 struct covenant_emulated_stream {
-  covenant_emulated_stream();
-  ~covenant_emulated_stream();
   int device = 0;
-  std::unique_ptr<covenant_emulated_capture> capture;  // under way
+  std::unique_ptr<covenant::emulation::Capture> capture;  // under way
   // False: cannot run yet, it waits for an event.
   std::deque<std::function<bool()>> queue;
 };
