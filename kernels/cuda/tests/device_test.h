@@ -20,6 +20,13 @@ inline bool have_device() {
   return false;
 }
 
+inline bool have_devices(int32_t count) {
+  if (!have_device()) return false;
+  if (cov_device_count() >= count) return true;
+  std::printf("skipped: %d devices are needed\n", static_cast<int>(count));
+  return false;
+}
+
 struct CloseDevice {
   void operator()(cov_device* device) const { cov_device_close(device); }
 };

@@ -1,40 +1,17 @@
 // The long-lived generator on a device: whatever joins, leaves, is cancelled or loses its pages, every request
 // yields what it yields on the CPU, and with the weights of a bf16 model what it yields alone; the same with and
 // without graphs, with faults in between, and while the model is trained.
-#include "covenant/device_generator.h"
-
 #include <cstdlib>
 
 #include "adapters.h"
-#include "generate/schedules.h"
+#include "generators.h"
 #include "support.h"
 
 namespace {
 
 using namespace covenant_test;
 
-struct OnDevice {
-  using Model = cov_device_model;
-  using Generator = cov_device_generator;
-  static constexpr auto generate = cov_device_model_generate;
-  static constexpr auto create = cov_device_generator_create;
-  static constexpr auto release = cov_device_generator_release;
-  static constexpr auto refresh = cov_device_generator_refresh;
-  static constexpr auto submit = cov_device_generator_submit;
-  static constexpr auto cancel = cov_device_generator_cancel;
-  static constexpr auto step = cov_device_generator_step;
-  static constexpr auto state = cov_device_generator_get_state;
-};
-
 constexpr cov_model_shape kLong = {37, 16, 20, 1, 4, 2, 192, 0, 10000.0, 1e-5};
-
-std::vector<Completion> on_cpu(const cov_model_shape& shape, const std::vector<float>& parameters,
-                               const std::vector<Job>& jobs, int32_t weights = COV_WEIGHTS_F32) {
-  const TestModel model(shape, parameters);
-  std::vector<Completion> completions;
-  for (const Job& job : jobs) completions.push_back(alone<CpuGenerator>(model, job, weights));
-  return completions;
-}
 
 bool emulated() {
   cov_device_info info{};

@@ -118,11 +118,7 @@ void gradients(const cov_model_shape& shape) {
 }  // namespace
 
 int main() {
-  if (!have_device()) return kSkipped;
-  if (cov_device_count() < 2) {
-    std::printf("skipped: several devices are needed\n");
-    return kSkipped;
-  }
+  if (!have_devices(2)) return kSkipped;
   const std::vector<cov_model_shape> shapes = parallel_shapes();
   curves(shapes[1]);
   both(shapes[0]);

@@ -161,11 +161,7 @@ void foreign_memory() {
 }  // namespace
 
 int main() {
-  if (!have_device()) return kSkipped;
-  if (cov_device_count() < 2) {
-    std::printf("skipped: several devices are needed\n");
-    return kSkipped;
-  }
+  if (!have_devices(2)) return kSkipped;
   bad_arguments();
   for (const int32_t stages : {1, 2}) {
     memory(stages);

@@ -4,30 +4,17 @@
 #include <set>
 
 #include "../engine/adapters.h"
-#include "covenant/device_generator.h"
-#include "generate/schedules.h"
+#include "generators.h"
 #include "support.h"
 
 namespace {
 
 using namespace covenant_test;
 
-struct OnDevices {
+struct OnDevices : DeviceGenerator {
   using Model = cov_parallel_model;
-  using Generator = cov_device_generator;
   static constexpr auto generate = cov_parallel_model_generate;
   static constexpr auto create = cov_parallel_generator_create;
-  static constexpr auto release = cov_device_generator_release;
-  static constexpr auto refresh = cov_device_generator_refresh;
-  static constexpr auto submit = cov_device_generator_submit;
-  static constexpr auto cancel = cov_device_generator_cancel;
-  static constexpr auto step = cov_device_generator_step;
-  static constexpr auto state = cov_device_generator_get_state;
-};
-
-struct OnDevice {
-  using Model = cov_device_model;
-  static constexpr auto generate = cov_device_model_generate;
 };
 
 struct Layout {
@@ -36,14 +23,6 @@ struct Layout {
 };
 
 constexpr cov_model_shape kLong = {37, 16, 20, 2, 4, 2, 192, 1, 10000.0, 1e-5};
-
-std::vector<Completion> on_cpu(const cov_model_shape& shape, const std::vector<float>& parameters,
-                               const std::vector<Job>& jobs, int32_t weights = COV_WEIGHTS_F32) {
-  const TestModel model(shape, parameters);
-  std::vector<Completion> completions;
-  for (const Job& job : jobs) completions.push_back(alone<CpuGenerator>(model, job, weights));
-  return completions;
-}
 
 bool same(const Completion& a, const Completion& b) {
   return a.tokens.size() == b.tokens.size() && begins_like(a, b) && a.reason == b.reason;
@@ -243,11 +222,7 @@ void memory(int32_t stages) {
 }  // namespace
 
 int main() {
-  if (!have_device()) return kSkipped;
-  if (cov_device_count() < 2) {
-    std::printf("skipped: several devices are needed\n");
-    return kSkipped;
-  }
+  if (!have_devices(2)) return kSkipped;
   const bool emulated = std::getenv("COVENANT_EMULATED_DEVICES") != nullptr;
   for (const Layout& layout : {Layout{2, 1}, Layout{2, 2}, Layout{3, 1}, Layout{4, 2}}) {
     if (layout.devices > cov_device_count()) continue;

@@ -104,11 +104,7 @@ void memory(const cov_model_shape& shape, int32_t stages) {
 }  // namespace
 
 int main() {
-  if (!have_device()) return kSkipped;
-  if (cov_device_count() < 2) {
-    std::printf("skipped: several devices are needed\n");
-    return kSkipped;
-  }
+  if (!have_devices(2)) return kSkipped;
   const int32_t most = std::min(4, cov_device_count());
   for (const cov_model_shape& shape : parallel_shapes()) {
     for (int32_t stages = 1; stages <= most; ++stages) {

@@ -158,11 +158,7 @@ void bf16(int32_t stages) {
 }  // namespace
 
 int main() {
-  if (!have_device()) return kSkipped;
-  if (cov_device_count() < 2) {
-    std::printf("skipped: several devices are needed\n");
-    return kSkipped;
-  }
+  if (!have_devices(2)) return kSkipped;
   equals_cpu({1, 1, kUntied});
   equals_cpu({2, 2, kTied});
   // Chunks of the norm that lie on two stages, and a part of the matrices only.

@@ -135,11 +135,7 @@ void launches(int32_t stages) {
 }  // namespace
 
 int main() {
-  if (!have_device()) return kSkipped;
-  if (cov_device_count() < 2) {
-    std::printf("skipped: several devices are needed\n");
-    return kSkipped;
-  }
+  if (!have_devices(2)) return kSkipped;
   for (const int32_t stages : {1, 2}) {
     refusals(stages);
     no_norm(stages);
