@@ -1,5 +1,7 @@
-// Draws the memory curve of a soak as an SVG: `node scripts/soak-curve.ts curve.csv docs/images/soak.svg`.
+// Draws the memory curve of a soak as an SVG, and prints its six parts as a table:
+// `node scripts/soak-curve.ts curve.csv docs/images/soak.svg`.
 import { readFileSync, writeFileSync } from "node:fs";
+import { median } from "./bench/rows.ts";
 import { lineChart } from "./line-chart.ts";
 
 const [source, target] = process.argv.slice(2);
@@ -36,3 +38,15 @@ writeFileSync(
     label: "Memory of the process and of its models over time",
   }),
 );
+
+const parts = 6;
+const rows = ["| minutes | median | highest | models, median |", "| --- | --- | --- | --- |"];
+for (let part = 0; part < parts; part++) {
+  const [from, to] = [(minutes * part) / parts, (minutes * (part + 1)) / parts];
+  const inside = samples.filter((s) => s.minutes > from && s.minutes <= to);
+  const resident = inside.map((s) => s.resident);
+  const figures = [median(resident), Math.max(...resident), median(inside.map((s) => s.models))];
+  const cells = figures.map((mib) => mib?.toFixed(1) ?? "");
+  rows.push(`| ${[`${from.toFixed(0)}–${to.toFixed(0)}`, ...cells].join(" | ")} |`);
+}
+process.stdout.write(`${rows.join("\n")}\n`);
